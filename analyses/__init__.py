@@ -1,0 +1,1 @@
+"""What the units do: entropies and everything computed from traces and embeddings."""

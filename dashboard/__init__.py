@@ -1,0 +1,1 @@
+"""What people see: figures, the live page and the worker behind it."""

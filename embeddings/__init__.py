@@ -1,0 +1,1 @@
+"""From traces to pictures: arrays in, arrays out."""

@@ -1,0 +1,61 @@
+"""A scope on the hidden states of recurrent networks while they train.
+
+Importing this package loads nothing heavy: each name below is fetched from its room when it is first touched.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from hiddenscope._version import __version__
+
+if TYPE_CHECKING:
+    from hiddenscope.analyses.entropy import inter_step_entropy, intra_step_entropy
+    from hiddenscope.callbacks.monitor import HiddenStateMonitor
+    from hiddenscope.embeddings.kernel import multislice_kernel
+    from hiddenscope.embeddings.mmphate import MMPHATE
+    from hiddenscope.errors import (
+        HiddenscopeError,
+        MissingExtraError,
+        RecordingError,
+        RunFormatError,
+        RunLockedError,
+        RunNotFoundError,
+    )
+    from hiddenscope.run import Run, find_runs, open_run
+    from hiddenscope.trace import as_embedding, as_trace
+
+_HOMES = {
+    "HiddenStateMonitor": "hiddenscope.callbacks.monitor",
+    "HiddenscopeError": "hiddenscope.errors",
+    "MMPHATE": "hiddenscope.embeddings.mmphate",
+    "MissingExtraError": "hiddenscope.errors",
+    "RecordingError": "hiddenscope.errors",
+    "Run": "hiddenscope.run",
+    "RunFormatError": "hiddenscope.errors",
+    "RunLockedError": "hiddenscope.errors",
+    "RunNotFoundError": "hiddenscope.errors",
+    "as_embedding": "hiddenscope.trace",
+    "as_trace": "hiddenscope.trace",
+    "find_runs": "hiddenscope.run",
+    "inter_step_entropy": "hiddenscope.analyses.entropy",
+    "intra_step_entropy": "hiddenscope.analyses.entropy",
+    "multislice_kernel": "hiddenscope.embeddings.kernel",
+    "open_run": "hiddenscope.run",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'hiddenscope' has no attribute {name!r}")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})
