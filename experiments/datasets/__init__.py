@@ -1,0 +1,1 @@
+"""Data sets as plain arrays, each from an installed package or a generator: nothing is downloaded."""
