@@ -251,6 +251,6 @@ def _median_neighbor_distance(points: npt.NDArray[np.float64], *, rank: int) -> 
 
 
 def _distances(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    distance = cdist(one, other)
+    distance: npt.NDArray[np.float64] = cdist(one, other)
     distance[distance <= _ROUNDING * np.sqrt(one.shape[1])] = 0.0
     return distance

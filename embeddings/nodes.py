@@ -119,4 +119,5 @@ def _z_scores(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     # Rounding leaves the mean of equal values a little off them; equality itself is exact.
     centered[values.max(axis=-1) == values.min(axis=-1)] = 0.0
     deviation = np.sqrt(np.mean(centered**2, axis=-1, keepdims=True))
-    return centered / np.where(deviation == 0, 1.0, deviation)
+    scores: npt.NDArray[np.float64] = centered / np.where(deviation == 0, 1.0, deviation)
+    return scores
