@@ -1,0 +1,221 @@
+"""Where a run lies: a folder, an S3 address, or the memory of this process, each as an Icechunk storage."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import icechunk
+
+from hiddenscope.errors import RunFormatError, RunLockedError
+from hiddenscope.locks import WriterLock, is_held, written_here
+
+BRANCH = "main"
+_MANIFEST_EPOCHS = 256  # a commit rewrites one manifest of at most so many epochs, however long the run
+_memory: dict[str, icechunk.Storage] = {}
+_memory_locks: set[str] = set()
+
+S3_OPTIONS = (
+    "access_key_id",
+    "allow_http",
+    "anonymous",
+    "endpoint_url",
+    "force_path_style",
+    "region",
+    "secret_access_key",
+    "session_token",
+)
+
+
+@dataclass(frozen=True)
+class Location:
+    """A place that can hold repositories.
+
+    Attributes:
+        scheme: ``"file"``, ``"s3"`` or ``"memory"``.
+        path: the folder, ``bucket/prefix``, or the name in memory.
+        options: for S3, any of ``S3_OPTIONS``; what is not given comes from the environment (``AWS_…``).
+    """
+
+    scheme: str
+    path: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return self.path if self.scheme == "file" else f"{self.scheme}://{self.path}"
+
+    def __truediv__(self, name: str) -> Location:
+        return Location(self.scheme, f"{self.path.rstrip('/')}/{name}", self.options)
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.rstrip("/").rpartition("/")[2]
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder on this machine's file system, when it is one."""
+        return Path(self.path) if self.scheme == "file" else None
+
+
+def as_location(where: str | os.PathLike[str] | Location, options: Mapping[str, Any] | None = None) -> Location:
+    """The location behind a path or an address.
+
+    Args:
+        where: a path, ``file:///…``, ``s3://bucket/prefix``, or ``memory://name`` (shared within this process).
+        options: see `Location`.
+
+    Raises:
+        ValueError: an unknown kind of address, or an unknown option.
+
+    >>> str(as_location("s3://bucket/runs/first") / "snapshots")
+    's3://bucket/runs/first/snapshots'
+    """
+    if isinstance(where, Location):
+        return where
+    text = os.fspath(where)
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        scheme, rest = "file", os.path.abspath(os.path.expanduser(text)).replace(os.sep, "/")
+    elif scheme == "file":
+        rest = os.path.abspath(url2pathname(urlsplit(text).path)).replace(os.sep, "/")
+    elif scheme not in ("s3", "memory"):
+        raise ValueError(f"a run lies in a folder, at s3://bucket/prefix or at memory://name, got {text!r}")
+    elif not rest.strip("/"):
+        raise ValueError(f"{scheme}:// needs a {'bucket' if scheme == 's3' else 'name'} after it, got {text!r}")
+    unknown = sorted(set(options or {}) - set(S3_OPTIONS)) if scheme == "s3" else sorted(options or {})
+    if unknown:
+        known = f"known are {', '.join(S3_OPTIONS)}" if scheme == "s3" else "only s3:// takes options"
+        raise ValueError(f"got storage option {', '.join(map(repr, unknown))}; {known}")
+    return Location(scheme, rest if scheme == "file" else rest.strip("/"), dict(options or {}))
+
+
+def open_repository(location: Location) -> icechunk.Repository | None:
+    """The repository at ``location``, or None when there is none.
+
+    Raises:
+        RunFormatError: something is there that Icechunk cannot read.
+    """
+    storage = _storage(location)
+    try:
+        if storage is None or not icechunk.Repository.exists(storage):
+            return None
+        return icechunk.Repository.open(storage)
+    except BaseException as error:
+        raise unreadable(location, error) from error
+
+
+def create_repository(location: Location) -> icechunk.Repository:
+    """A new, empty repository at ``location``, its folders included."""
+    if location.scheme == "memory":
+        _memory.setdefault(location.path, icechunk.in_memory_storage())
+    elif location.folder is not None:
+        location.folder.mkdir(parents=True, exist_ok=True)
+    condition = icechunk.ManifestSplitDimCondition.DimensionName("epoch")
+    splitting = icechunk.ManifestSplittingConfig.from_dict(
+        {icechunk.ManifestSplitCondition.AnyArray(): {condition: _MANIFEST_EPOCHS}}
+    )
+    storage = _storage(location)
+    assert storage is not None
+    config = icechunk.RepositoryConfig(manifest=icechunk.ManifestConfig(splitting=splitting))
+    repository = icechunk.Repository.create(storage, config=config)
+    repository.save_config()
+    return repository
+
+
+def version_of(repository: icechunk.Repository) -> str:
+    """The newest commit; costs one small read."""
+    return repository.lookup_branch(BRANCH)
+
+
+def commit(session: icechunk.Session, message: str, *, where: Location) -> str:
+    """Commit, or say that somebody else did so first."""
+    try:
+        return session.commit(message)
+    except icechunk.ConflictError:
+        raise RunLockedError(
+            f"{where} was written by somebody else since this writer opened it; choose another folder"
+        ) from None
+
+
+class RepositoryLock:
+    """The right to write one repository: an operating-system lock on a folder, a name in memory, or, for S3, the
+    promise that the second to commit is told so (see `commit`)."""
+
+    def __init__(self, location: Location) -> None:
+        self._name: str | None = None
+        self._lock: WriterLock | None = None
+        if location.folder is not None:
+            location.folder.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = WriterLock(lock_path(location.folder), what=str(location.folder.parent))
+        elif location.scheme == "memory":
+            if location.path in _memory_locks:
+                raise RunLockedError(f"{location} already has a writer in this process; finish that one first")
+            _memory_locks.add(location.path)
+            self._name = location.path
+
+    def release(self) -> None:
+        """Let the next writer in; calling it again does nothing."""
+        if self._lock is not None:
+            self._lock.release()
+        if self._name is not None:
+            _memory_locks.discard(self._name)
+            self._name = None
+
+
+def lock_path(folder: Path) -> Path:
+    """The lock file that belongs to the repository in ``folder``."""
+    return folder.with_name(folder.name + ".lock")
+
+
+def has_writer(location: Location) -> bool | None:
+    """Whether a living writer holds the repository at ``location``; None when that cannot be known from here."""
+    if location.scheme == "memory":
+        return location.path in _memory_locks
+    if location.folder is None:
+        return None
+    path = lock_path(location.folder)
+    if is_held(path):
+        return True
+    return False if written_here(path) else None
+
+
+def unreadable(location: Location, error: BaseException) -> BaseException:
+    """The error to raise for ``error``: a `RunFormatError` for whatever a damaged repository can provoke."""
+    # A damaged file can make Icechunk panic, and a Rust panic arrives as a BaseException of its own.
+    if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        return RunFormatError(f"{location} cannot be read ({lines[0].strip()})")
+    return error
+
+
+def _storage(location: Location) -> icechunk.Storage | None:
+    _quiet()
+    if location.scheme == "memory":
+        return _memory.get(location.path)
+    if location.scheme == "s3":
+        bucket, _, prefix = location.path.partition("/")
+        options = dict(location.options)
+        endpoint = options.get("endpoint_url") or os.environ.get(
+            "AWS_ENDPOINT_URL_S3", os.environ.get("AWS_ENDPOINT_URL")
+        )
+        if endpoint:
+            options = {"allow_http": endpoint.startswith("http://"), "force_path_style": True, **options}
+            options["endpoint_url"] = endpoint
+        if "access_key_id" not in options and not options.get("anonymous"):
+            options["from_env"] = True
+        return icechunk.s3_storage(bucket=bucket, prefix=prefix or None, **options)
+    return icechunk.local_filesystem_storage(location.path) if Path(location.path).is_dir() else None
+
+
+@cache
+def _quiet() -> None:
+    # Icechunk warns that folders are not safe for several writers; ours has one, and a lock sees to it.
+    if not os.environ.get("ICECHUNK_LOG"):
+        icechunk.set_logs_filter("warn,icechunk::storage::object_store=error")

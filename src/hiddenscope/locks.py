@@ -1,0 +1,133 @@
+"""One writer per repository: an operating-system lock that dies with the process that holds it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import time
+import weakref
+from pathlib import Path
+from typing import Any, Self
+
+from hiddenscope.errors import RunLockedError
+
+if sys.platform == "win32":
+    import msvcrt
+
+    _OFFSET = 2**30  # Windows locks are mandatory: lock a byte past the text, so that others can read who holds it
+
+    def _lock(descriptor: int, *, exclusive: bool) -> None:
+        os.lseek(descriptor, _OFFSET, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+
+else:
+    import fcntl
+
+    def _lock(descriptor: int, *, exclusive: bool) -> None:
+        fcntl.flock(descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+
+
+_PATIENCE = 1.0  # seconds; a reader that asks who writes holds the lock for microseconds
+_held: weakref.WeakSet[WriterLock] = weakref.WeakSet()
+
+
+class WriterLock:
+    """Held from construction to `release`, or to the end of the process, however it ends.
+
+    Args:
+        path: the lock file; it stays where it is afterwards, since removing lock files is a race.
+        what: what is being locked, for the message.
+
+    Raises:
+        RunLockedError: another writer holds it.
+    """
+
+    def __init__(self, path: Path, *, what: str) -> None:
+        self.path = path
+        self._descriptor: int | None = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                _lock(self._descriptor, exclusive=True)
+                break
+            except (BlockingIOError, PermissionError):
+                if time.monotonic() < deadline:
+                    time.sleep(0.01)
+                    continue
+                os.close(self._descriptor)
+                self._descriptor = None
+                raise RunLockedError(
+                    f"{what} already has a writer ({_owner(path)}); wait until it ends, or choose another folder"
+                ) from None
+            except OSError:
+                os.close(self._descriptor)
+                self._descriptor = None
+                raise
+        text = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()})
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, text.encode(), 0) if sys.platform != "win32" else self._write(text)
+        _held.add(self)
+
+    def _write(self, text: str) -> None:
+        assert self._descriptor is not None
+        os.lseek(self._descriptor, 0, os.SEEK_SET)
+        os.write(self._descriptor, text.encode())
+
+    def release(self) -> None:
+        """Let the next writer in; calling it again does nothing."""
+        descriptor, self._descriptor = self._descriptor, None
+        _held.discard(self)
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+def is_held(path: Path) -> bool:
+    """Whether a living writer holds the lock at ``path``; asking never stops a writer."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        _lock(descriptor, exclusive=False)
+    except OSError:
+        return True
+    else:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def written_here(path: Path) -> bool:
+    """Whether the last writer ran on this host, so that a lock that is free means that it has ended."""
+    return _record(path).get("host") == socket.gethostname()
+
+
+def _record(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8", errors="replace")[:1000])
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _owner(path: Path) -> str:
+    record = _record(path)
+    return f"process {record['pid']} on {record['host']}" if {"pid", "host"} <= set(record) else "another process"
+
+
+def _forget_in_child() -> None:
+    # A forked data-loading worker must not keep the lock alive after the training process is gone.
+    for lock in list(_held):
+        lock.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_in_child)
