@@ -25,12 +25,12 @@ def require_memory(needed: int, *, purpose: str, remedy: str) -> None:
 
     >>> require_memory(10**18, purpose="an example", remedy="take a smaller one")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    MemoryError: an example would take 931,322,574.6 GiB, of which ... GiB are available; take a smaller one
+    MemoryError: an example would take 931,322,574.62 GiB, of which ... GiB are available; take a smaller one
     """
     available = available_memory()
     if available is not None and needed > available:
         raise MemoryError(
-            f"{purpose} would take {needed / 2**30:,.1f} GiB, of which {available / 2**30:,.1f} GiB are available; "
+            f"{purpose} would take {needed / 2**30:,.2f} GiB, of which {available / 2**30:,.2f} GiB are available; "
             f"{remedy}"
         )
 

@@ -98,6 +98,7 @@ class MMPHATE(BaseEstimator):
             MemoryError: the exact solver would not fit; the message says how much it takes.
         """
         self._check_options()
+        seed = draw_seed(self.random_state)
         from hiddenscope.embeddings.exact import solve_exactly
 
         named = as_trace(trace)
@@ -115,7 +116,7 @@ class MMPHATE(BaseEstimator):
             t=self.t,
             gamma=self.gamma,
             n_landmark=self.n_landmark,
-            seed=draw_seed(self.random_state),
+            seed=seed,
         )
         self.bandwidth_ = bandwidth
         self.diffusion_time_ = solution.diffusion_time
