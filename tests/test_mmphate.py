@@ -221,6 +221,6 @@ def test_bad_options_are_named_before_anything_is_computed(options: dict[str, ob
 def test_exact_solver_refuses_what_does_not_fit_and_says_what_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hiddenscope.embeddings.memory.available_memory", lambda: 2**24)
     with pytest.raises(MemoryError, match=r"solver='exact' on 7,200 nodes would take .*use solver='streaming'"):
-        exact().fit(walk(30, 40, 6, 3))
+        exact(inter_knn=200).fit(walk(30, 40, 6, 3))
     with pytest.raises(MemoryError, match=r"diffusion among 1,000 landmarks would take .* lower n_landmark"):
         exact().fit(walk(20, 14, 4, 8))
