@@ -19,8 +19,8 @@ FORMAT = 1
 STATUSES = ("training", "finished", "interrupted")
 DTYPES = ("float32", "float16")
 _CHUNK_BYTES = 8 * 2**20  # an epoch larger than this is split along its steps
-_TABLE_CHUNK = (128, 8)  # metrics: epochs by names; 1,000 epochs of 8 metrics are 8 chunks
-_LINE_CHUNK = 1024  # epochs per chunk of the coordinates
+_EPOCHS = 128  # epochs per chunk of what is small: 1,000 epochs are 8 chunks
+_METRICS = 8  # metrics per chunk
 
 
 def check_format(attributes: Mapping[str, Any], where: object) -> None:
@@ -63,12 +63,13 @@ def write_description(root: zarr.Group, description: RunDescription, *, dtype: s
         }
     )
     for name in ("epoch", "written_at"):
-        line(root, name, np.zeros(0), ("epoch",), chunk=_LINE_CHUNK)
+        line(root, name, np.zeros(0), ("epoch",), chunk=_EPOCHS)
     line(root, "metric", np.zeros(0, dtype=np.str_), ("metric",), chunk=256)
     root.create_array(
         "metrics",
         shape=(0, 0),
-        chunks=_TABLE_CHUNK,
+        chunks=(_EPOCHS, _METRICS),
+        compressors=None,
         dtype="float64",
         fill_value=np.nan,
         dimension_names=("epoch", "metric"),
@@ -165,6 +166,7 @@ def line(
         dtype=str if text else data.dtype,
         dimension_names=dims,
         attributes=attributes,
+        compressors="auto" if chunk is None or text else None,  # what grows is written without Zarr, see pages
     )
     if data.size:
         created[...] = data.astype(object) if text else data

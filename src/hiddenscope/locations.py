@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -13,7 +14,7 @@ from urllib.request import url2pathname
 
 import icechunk
 
-from hiddenscope.errors import RunFormatError, RunLockedError
+from hiddenscope.errors import HiddenscopeError, RunFormatError, RunLockedError
 from hiddenscope.locks import WriterLock, is_held, written_here
 
 BRANCH = "main"
@@ -103,12 +104,10 @@ def open_repository(location: Location) -> icechunk.Repository | None:
         RunFormatError: something is there that Icechunk cannot read.
     """
     storage = _storage(location)
-    try:
+    with readable(location):
         if storage is None or not icechunk.Repository.exists(storage):
             return None
         return icechunk.Repository.open(storage)
-    except BaseException as error:
-        raise unreadable(location, error) from error
 
 
 def create_repository(location: Location) -> icechunk.Repository:
@@ -186,13 +185,36 @@ def has_writer(location: Location) -> bool | None:
     return False if written_here(path) else None
 
 
-def unreadable(location: Location, error: BaseException) -> BaseException:
-    """The error to raise for ``error``: a `RunFormatError` for whatever a damaged repository can provoke."""
-    # A damaged file can make Icechunk panic, and a Rust panic arrives as a BaseException of its own.
-    if isinstance(error, Exception) or type(error).__name__ == "PanicException":
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        return RunFormatError(f"{location} cannot be read ({lines[0].strip()})")
-    return error
+@contextmanager
+def readable(where: object) -> Iterator[None]:
+    """Whatever a damaged repository can provoke becomes one `RunFormatError` that names the place."""
+    try:
+        yield
+    except (HiddenscopeError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        # A damaged file can make Icechunk panic, and a Rust panic arrives as a BaseException of its own.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise RunFormatError(f"{where} cannot be read ({_first_line(error)})") from error
+
+
+@contextmanager
+def writing(where: object) -> Iterator[None]:
+    """Whatever goes wrong in Icechunk while writing becomes an ``OSError`` that names the place."""
+    try:
+        yield
+    except icechunk.IcechunkError as error:
+        raise OSError(f"{where} cannot be written ({_first_line(error)})") from error
+
+
+def _first_line(error: BaseException) -> str:
+    """The gist of an error; Icechunk's run over many lines, the first with an ``x``, the last with the cause."""
+    lines = [line.strip(" |-`>x") for line in str(error).splitlines() if line.strip(" |")]
+    if not lines:
+        return type(error).__name__
+    ends = dict.fromkeys((lines[0], lines[-1]) if isinstance(error, icechunk.IcechunkError) else lines[:1])
+    return ": ".join(ends)
 
 
 def _storage(location: Location) -> icechunk.Storage | None:

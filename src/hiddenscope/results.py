@@ -28,7 +28,7 @@ from hiddenscope.locations import (
     commit,
     create_repository,
     open_repository,
-    unreadable,
+    readable,
     version_of,
 )
 
@@ -92,16 +92,19 @@ class ResultStore:
         lock = RepositoryLock(place)
         try:
             repository = open_repository(place) or create_repository(place)
-            session = repository.writable_session(BRANCH)
-            root = zarr.open_group(session.store, mode="a", zarr_format=3)
-            if "hiddenscope_format" not in root.attrs:
+            with readable(place):
+                session = repository.writable_session(BRANCH)
+                root = zarr.open_group(session.store, mode="a", zarr_format=3)
+                begun = "hiddenscope_format" in root.attrs
+                if begun or any(True for _ in root):
+                    check_format(root.attrs.asdict(), place)
+            if not begun:
                 root.update_attributes({**format_attributes(), "results": []})
                 commit(session, "begin", where=place)
-            check_format(root.attrs.asdict(), place)
             return cls(place, repository, lock)
-        except BaseException as error:
+        except BaseException:
             lock.release()
-            raise unreadable(place, error) if isinstance(error, icechunk.IcechunkError) else error from error
+            raise
 
     @property
     def version(self) -> str:
@@ -163,7 +166,8 @@ class ResultStore:
     def get(self, layer: str, method: str, parameters: Mapping[str, JSON] | None = None) -> xr.Dataset | None:
         """The stored result, fully read; with ``parameters=None`` the newest of that layer and method; else None."""
         wanted = None if parameters is None else _canonical(parameters)
-        for attempt in range(3):
+        seen = None
+        while True:
             root = self._root()
             if root is None:
                 return None
@@ -175,12 +179,13 @@ class ResultStore:
             if not matches:
                 return None
             try:
-                return _read(root, matches[-1])
-            except (icechunk.IcechunkError, KeyError, FileNotFoundError) as error:
-                # Replaced and swept away while we read (we were slower than the grace period): the next one is there.
-                if attempt == 2:
-                    raise unreadable(self.location, error) from error
-        raise AssertionError("unreachable")
+                with readable(self.location):
+                    return _read(root, matches[-1])
+            except RunFormatError:
+                # Replaced and swept away while we read, slower than the grace period? Then there is a newer version.
+                if seen == self.version:
+                    raise
+                seen = self.version
 
     def sweep(self, *, grace: float = _GRACE) -> int:
         """Free the space of results that were replaced more than ``grace`` seconds ago; returns the bytes freed."""
@@ -214,17 +219,12 @@ class ResultStore:
         repository = self._found()
         if repository is None:
             return None
-        try:
-            root = zarr.open_group(repository.readonly_session(BRANCH).store, mode="r", zarr_format=3)
-            if "hiddenscope_format" not in root.attrs:
+        with readable(self.location):
+            try:
+                root = zarr.open_group(repository.readonly_session(BRANCH).store, mode="r", zarr_format=3)
+            except FileNotFoundError:
                 return None  # being created at this moment
             check_format(root.attrs.asdict(), self.location)
-        except FileNotFoundError:
-            return None  # being created at this moment
-        except RunFormatError:
-            raise
-        except BaseException as error:
-            raise unreadable(self.location, error) from error
         return root
 
 

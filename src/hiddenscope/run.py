@@ -27,7 +27,7 @@ from hiddenscope.locations import (
     as_location,
     has_writer,
     open_repository,
-    unreadable,
+    readable,
     version_of,
 )
 from hiddenscope.results import ResultStore
@@ -206,12 +206,8 @@ class Run:
         rows = _positions(pinned.epochs, epochs, "epoch")
         columns = _positions(described.steps, steps, "step")
         stored = array(pinned.root, f"{layer_path(layer)}/states")
-        try:
-            data = np.asarray(
-                stored.oindex[rows, columns] if rows.size else np.empty((0, columns.size, *stored.shape[2:]))
-            )
-        except BaseException as error:
-            raise unreadable(self.location, error) from error
+        with readable(self.location):
+            data = _read(stored, rows, columns)
         coords: dict[str, Any] = {
             "epoch": pinned.epochs[rows],
             "step": described.steps[columns],
@@ -263,10 +259,11 @@ def open_run(path: str | os.PathLike[str], *, storage_options: Mapping[str, Any]
         RunFormatError: there is one, but it cannot be read.
     """
     place = as_location(path, storage_options)
-    infos = find_runs(path, storage_options=storage_options, unreadable=True)
-    recorded = [info for info in infos if info.epoch_count]
-    if recorded:
-        return Run(as_location(recorded[0].path, storage_options), name=recorded[0].name)
+    found = _look(place)
+    infos = [info for info, _ in found]
+    for info, run in found:
+        if run is not None and info.epoch_count:
+            return run
     empty = [info for info in infos if info.problem is None]
     if empty:
         age = max(0.0, time.time() - empty[0].updated_at)
@@ -290,23 +287,18 @@ def find_runs(
         unreadable: list also what looks like a run and cannot be read, last, with ``problem`` saying why.
     """
     place = as_location(path, storage_options)
-    infos = [_info(location, name) for location, name in _candidates(place)]
-    infos.sort(key=lambda info: (info.problem is None, info.updated_at), reverse=True)
-    return infos if unreadable else [info for info in infos if info.problem is None]
+    return [info for info, _ in _look(place) if unreadable or info.problem is None]
 
 
 def _pin(repository: icechunk.Repository, location: Location) -> _Pinned:
-    try:
+    with readable(location):
         session = repository.readonly_session(BRANCH)
-        root = zarr.open_group(session.store, mode="r", zarr_format=3)
+        try:
+            root = zarr.open_group(session.store, mode="r", zarr_format=3)
+        except FileNotFoundError:
+            raise RunNotFoundError(f"the run at {location} has not begun yet") from None
         attributes = root.attrs.asdict()
         check_format(attributes, location)
-    except RunFormatError:
-        raise
-    except FileNotFoundError as error:
-        raise RunNotFoundError(f"{location} holds a run that was never begun (its writer died at once)") from error
-    except BaseException as error:
-        raise unreadable(location, error) from error
     return _Pinned(session, root, location, attributes)
 
 
@@ -326,27 +318,39 @@ def _status(pinned: _Pinned, location: Location) -> str:
     return "killed"
 
 
-def _info(location: Location, name: str) -> RunInfo:
+def _look(place: Location) -> list[tuple[RunInfo, Run | None]]:
+    """What looks like a run at or below ``place``, the newest first, what cannot be read last."""
+    found = [_info(location, name) for location, name in _candidates(place)]
+    return sorted(found, key=lambda each: (each[0].problem is None, each[0].updated_at), reverse=True)
+
+
+def _info(location: Location, name: str) -> tuple[RunInfo, Run | None]:
     try:
-        repository = open_repository(location / "snapshots")
-        if repository is None:
-            raise RunNotFoundError(f"{location} holds no run")
-        pinned = _pin(repository, location)
-        epochs = pinned.epochs
-        updated_at = float(pinned.written_at[-1]) if epochs.size else float(pinned.attributes["created_at"])
-        return RunInfo(
-            path=str(location),
-            name=name,
-            status=_status(pinned, location),
-            layers=tuple(map(str, pinned.attributes["layers"])),
-            epoch_count=int(epochs.size),
-            last_epoch=float(epochs[-1]) if epochs.size else None,
-            updated_at=updated_at,
-            version=str(pinned.session.snapshot_id),
-        )
-    except Exception as error:
-        problem = str(error) if isinstance(error, HiddenscopeError) else f"{location} cannot be read ({error!r})"
-        return RunInfo(str(location), name, "unreadable", (), 0, None, 0.0, "", problem)
+        run = Run(location, name=name)
+        with readable(location):
+            epochs = run.epochs
+            info = RunInfo(
+                path=run.path,
+                name=name,
+                status=run.status,
+                layers=run.layers,
+                epoch_count=int(epochs.size),
+                last_epoch=float(epochs[-1]) if epochs.size else None,
+                updated_at=run.updated_at,
+                version=run.version,
+            )
+        return info, run
+    except RunNotFoundError:  # its writer is about to begin it, or died just then
+        status = "training" if has_writer(location / "snapshots") else "killed"
+        return RunInfo(str(location), name, status, (), 0, None, _changed_at(location), ""), None
+    except HiddenscopeError as error:
+        return RunInfo(str(location), name, "unreadable", (), 0, None, _changed_at(location), "", str(error)), None
+
+
+def _changed_at(location: Location) -> float:
+    """When the folder of a run that cannot be asked was last changed, in seconds since 1970; 0 when unknown."""
+    folder = location.folder
+    return folder.stat().st_mtime if folder is not None and folder.exists() else 0.0
 
 
 def _candidates(place: Location) -> Iterator[tuple[Location, str]]:
@@ -416,6 +420,24 @@ def _positions(coordinate: npt.NDArray[Any], wanted: Selection | None, what: str
         span = f"{coordinate.min():g} to {coordinate.max():g}" if coordinate.size else "none"
         raise ValueError(f"got {what} {', '.join(f'{value:g}' for value in absent[:5])}; this run has {what}s {span}")
     return found
+
+
+def _read(stored: zarr.Array[Any], rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
+    """Rows and columns of an array (row, column, …), at once where they are evenly spaced, as they mostly are."""
+    if not rows.size or not columns.size:
+        return np.empty((rows.size, columns.size, *stored.shape[2:]), dtype=stored.dtype)
+    even_rows, even_columns = _as_slice(rows), _as_slice(columns)
+    if even_rows is not None and even_columns is not None:
+        return np.asarray(stored[even_rows, even_columns])
+    return np.asarray(stored.oindex[rows, columns])
+
+
+def _as_slice(positions: npt.NDArray[np.intp]) -> slice | None:
+    """The slice that picks the same positions, when there is one."""
+    stride = int(positions[1] - positions[0]) if positions.size > 1 else 1
+    if stride < 1 or not np.array_equal(positions, positions[0] + stride * np.arange(positions.size)):
+        return None
+    return slice(int(positions[0]), int(positions[-1]) + 1, stride)
 
 
 def _quoted(names: Sequence[str]) -> list[str]:

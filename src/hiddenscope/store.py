@@ -11,6 +11,7 @@ import math
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,14 +20,14 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
+from hiddenscope._version import __version__
 from hiddenscope.description import LayerDescription, RunDescription, Snapshot, differences
-from hiddenscope.errors import RecordingError, RunFormatError
+from hiddenscope.errors import RecordingError
 from hiddenscope.layout import (
     DTYPES,
     STATUSES,
     array,
     check_format,
-    format_attributes,
     layer_path,
     read_description,
     values,
@@ -40,17 +41,39 @@ from hiddenscope.locations import (
     commit,
     create_repository,
     open_repository,
-    unreadable,
+    readable,
+    writing,
 )
+from hiddenscope.pages import Pages, set_entries
 from hiddenscope.results import ResultKey, ResultStore
 
 __all__ = ["LayerDescription", "ResultKey", "ResultStore", "RunDescription", "Snapshot", "SnapshotWriter"]
 
 
-class SnapshotWriter:
-    """The single writer of a run; made by `open`, ended by `finish` or the end of its ``with`` block.
+@dataclass(frozen=True)
+class _Tables:
+    """What the newest commit holds beside the states, one row per epoch."""
 
-    Not safe to be called from two threads at once; any one thread at a time may call it.
+    epochs: npt.NDArray[np.float64]
+    written_at: npt.NDArray[np.float64]
+    names: tuple[str, ...]
+    metrics: npt.NDArray[np.float64]  # (epoch, name)
+
+    def then(self, keep: int, epoch: float, metrics: Mapping[str, float]) -> _Tables:
+        """The first ``keep`` rows and one more; a metric that is new is NaN before."""
+        names = self.names + tuple(sorted(set(metrics) - set(self.names)))
+        table = np.full((keep + 1, len(names)), np.nan)
+        table[:keep, : len(self.names)] = self.metrics[:keep]
+        table[keep] = [metrics.get(name, math.nan) for name in names]
+        return _Tables(
+            np.append(self.epochs[:keep], float(epoch)), np.append(self.written_at[:keep], time.time()), names, table
+        )
+
+
+class SnapshotWriter:
+    """The single writer of a run; made by `open`, ended by `finish` or by the end of its ``with`` block.
+
+    Any thread may call it, one at a time.
     """
 
     def __init__(
@@ -60,21 +83,25 @@ class SnapshotWriter:
         repository: icechunk.Repository,
         lock: RepositoryLock,
         *,
-        dtype: str,
-        keep: int,
-        epochs: npt.NDArray[np.float64],
-        metrics: tuple[str, ...],
-        status: str,
+        keep_to: float,
     ) -> None:
+        """Use `open`."""
+        root = zarr.open_group(repository.readonly_session(BRANCH).store, mode="r", zarr_format=3)
         self.location = location
         self.description = description
         self._repository = repository
         self._lock: RepositoryLock | None = lock
-        self._dtype = np.dtype(dtype)
-        self._stored = epochs  # what the newest commit holds
-        self._keep = keep  # how many of these stay when the next epoch is written
-        self._metrics = metrics
-        self._status = status
+        self._status = str(root.attrs["status"])
+        self._dtype = np.dtype(str(root.attrs["states_dtype"]))
+        self._tables = _Tables(
+            values(root, "epoch"),
+            values(root, "written_at"),
+            tuple(values(root, "metric").tolist()),
+            values(root, "metrics"),
+        )
+        self._keep = int(np.searchsorted(self._tables.epochs, keep_to, side="right"))  # rows that stay
+        self._states = {layer.name: Pages(root, f"{layer_path(layer.name)}/states") for layer in description.layers}
+        self._lines = {name: Pages(root, name) for name in ("epoch", "written_at", "metrics")}
 
     @classmethod
     def open(
@@ -107,61 +134,37 @@ class SnapshotWriter:
         if resume_after is not None and math.isnan(resume_after):
             raise ValueError("resume_after must be an epoch, got NaN")
         place = as_location(location, storage_options)
-        snapshots = place / "snapshots"
-        lock = RepositoryLock(snapshots)
+        lock = RepositoryLock(place / "snapshots")
         try:
-            repository = open_repository(snapshots)
-            if repository is None:
-                repository = create_repository(snapshots)
-            session = repository.writable_session(BRANCH)
-            try:
+            repository = open_repository(place / "snapshots") or create_repository(place / "snapshots")
+            with readable(place):
+                session = repository.writable_session(BRANCH)
                 root = zarr.open_group(session.store, mode="a", zarr_format=3)
-                blank = "hiddenscope_format" not in root.attrs and not any(True for _ in root)
-                if not blank:
+                begun = "hiddenscope_format" in root.attrs
+                if begun or any(True for _ in root):
                     check_format(root.attrs.asdict(), place)
-                    epochs = values(root, "epoch")
-            except RunFormatError:
-                raise
-            except BaseException as error:
-                raise unreadable(place, error) from error
-            if blank or (epochs.size == 0 and resume_after is None):
-                # Nothing was recorded here yet, so there is nothing to lose.
-                for name in list(root.keys()):
+                recorded = values(root, "epoch").size if begun else 0
+            if recorded and resume_after is None:
+                raise RecordingError(
+                    f"{place} already holds a run of {recorded} epochs; "
+                    "choose another folder, or resume from one of its checkpoints"
+                )
+            if recorded:
+                with readable(place):
+                    before, stored_dtype = read_description(root), root.attrs["states_dtype"]
+                changed = differences(before, description)
+                if stored_dtype != dtype:
+                    changed.append(f"its states are {stored_dtype}, not {dtype}")
+                if changed:
+                    raise RecordingError(f"{place} holds another run: {'; '.join(changed)}. Choose another folder")
+            else:  # nothing was recorded here yet, so there is nothing to lose
+                for name in list(root):
                     del root[name]
                 write_description(root, description, dtype=dtype)
                 commit(session, "begin", where=place)
-                return cls(
-                    place,
-                    description,
-                    repository,
-                    lock,
-                    dtype=dtype,
-                    keep=0,
-                    epochs=np.zeros(0),
-                    metrics=(),
-                    status="training",
-                )
-            if resume_after is None:
-                raise RecordingError(
-                    f"{place} already holds a run of {epochs.size} epochs; "
-                    "choose another folder, or resume from one of its checkpoints"
-                )
-            changed = differences(read_description(root), description)
-            if root.attrs["states_dtype"] != dtype:
-                changed.append(f"its states are {root.attrs['states_dtype']}, not {dtype}")
-            if changed:
-                raise RecordingError(f"{place} holds another run: {'; '.join(changed)}. Choose another folder")
-            return cls(
-                place,
-                description,
-                repository,
-                lock,
-                dtype=dtype,
-                keep=int(np.searchsorted(epochs, resume_after, side="right")),
-                epochs=epochs,
-                metrics=tuple(values(root, "metric").tolist()),
-                status=str(root.attrs["status"]),
-            )
+            with readable(place):
+                keep_to = -math.inf if resume_after is None else resume_after
+                return cls(place, description, repository, lock, keep_to=keep_to)
         except BaseException:
             lock.release()
             raise
@@ -169,45 +172,53 @@ class SnapshotWriter:
     @property
     def epochs(self) -> npt.NDArray[np.float64]:
         """The epochs of the run as this writer goes on with it; superseded ones are left out."""
-        return self._stored[: self._keep].copy()
+        return self._tables.epochs[: self._keep].copy()
 
     def append(self, snapshot: Snapshot) -> None:
         """Write one epoch: all layers and metrics, in one commit. Nothing is kept of the caller's arrays.
 
+        After an error the run is as it was before, and the next epoch can be tried.
+
         Raises:
             ValueError: a layer is missing, unknown or of another shape, or the epoch does not come after the last.
             RunLockedError: another writer got in between (on S3, where there are no locks).
+            OSError: the disk is full, read-only or gone.
         """
         if self._lock is None:
             raise ValueError(f"the writer of {self.location} is finished; open another one to go on")
         states = self._checked(snapshot)
-        names = self._metrics + tuple(sorted(set(snapshot.metrics) - set(self._metrics)))
         row, count = self._keep, self._keep + 1
-        session = self._repository.writable_session(BRANCH)
+        tables = self._tables.then(row, snapshot.epoch, snapshot.metrics)
+        lines = {"epoch": tables.epochs, "written_at": tables.written_at, "metrics": tables.metrics}
+        entries: dict[str, bytes] = {}
+        for name, block in states.items():
+            entries |= self._states[name].entries(block[None], row, length=count)
+        for name, line in lines.items():
+            first = self._lines[name].tail(row)
+            entries |= self._lines[name].entries(line[first:], first, length=count)
+        with writing(self.location):
+            session = self._repository.writable_session(BRANCH)
+            self._prepare(session, tables.names)
+            set_entries(session, entries)
+            commit(session, f"epoch {snapshot.epoch:g}", where=self.location)
+        self._tables, self._keep, self._status = tables, count, "training"
+
+    def _prepare(self, session: icechunk.Session, names: tuple[str, ...]) -> None:
+        """Whatever is not the same at every epoch: superseded epochs, new metrics, another status."""
+        superseded = self._tables.epochs.size > self._keep
+        if not superseded and names == self._tables.names and self._status == "training":
+            return
         root = zarr.open_group(session.store, mode="r+", zarr_format=3)
-        for name, values_ in states.items():
-            target = array(root, f"{layer_path(name)}/states")
-            target.resize((count, *values_.shape))
-            target[row] = values_
-        for name, value in (("epoch", float(snapshot.epoch)), ("written_at", time.time())):
-            target = array(root, name)
-            target.resize((count,))
-            target[row] = value
-        if names != self._metrics:
-            target = array(root, "metric")
-            target.resize((len(names),))
-            target[len(self._metrics) :] = np.array(names[len(self._metrics) :], dtype=object)
-        target = array(root, "metrics")
-        target.resize((count, len(names)))
-        if names:
-            target[row] = np.array([snapshot.metrics.get(name, math.nan) for name in names], dtype=np.float64)
+        if superseded:
+            for pages in (*self._states.values(), *self._lines.values()):
+                stored = array(root, pages.path)
+                stored.resize((self._keep, *stored.shape[1:]))
+        if names != self._tables.names:
+            stored = array(root, "metric")
+            stored.resize((len(names),))
+            stored[...] = np.array(names, dtype=object)
         if self._status != "training":
-            root.update_attributes(
-                {"status": "training", "hiddenscope_version": format_attributes()["hiddenscope_version"]}
-            )
-        commit(session, f"epoch {snapshot.epoch:g}", where=self.location)
-        self._stored = np.append(self._stored[:row], float(snapshot.epoch))
-        self._keep, self._metrics, self._status = count, names, "training"
+            root.update_attributes({"status": "training", "hiddenscope_version": __version__})
 
     def finish(self, status: str = "finished") -> None:
         """Say how the training ended, ``"finished"`` or ``"interrupted"``, and let go; again, it does nothing."""
@@ -218,9 +229,11 @@ class SnapshotWriter:
         lock, self._lock = self._lock, None
         try:
             if status != self._status:
-                session = self._repository.writable_session(BRANCH)
-                zarr.open_group(session.store, mode="r+", zarr_format=3).update_attributes({"status": status})
-                commit(session, status, where=self.location)
+                with writing(self.location):
+                    session = self._repository.writable_session(BRANCH)
+                    root = zarr.open_group(session.store, mode="r+", zarr_format=3)
+                    root.update_attributes({"status": status})
+                    commit(session, status, where=self.location)
                 self._status = status
         finally:
             lock.release()
@@ -236,8 +249,8 @@ class SnapshotWriter:
     def _checked(self, snapshot: Snapshot) -> dict[str, npt.NDArray[Any]]:
         if not math.isfinite(snapshot.epoch):
             raise ValueError(f"an epoch is a finite number, got {snapshot.epoch}")
-        if self._keep and snapshot.epoch <= self._stored[self._keep - 1]:
-            raise ValueError(f"epochs must grow: got {snapshot.epoch:g} after {self._stored[self._keep - 1]:g}")
+        if self._keep and snapshot.epoch <= self._tables.epochs[self._keep - 1]:
+            raise ValueError(f"epochs must grow: got {snapshot.epoch:g} after {self._tables.epochs[self._keep - 1]:g}")
         want, got = {layer.name for layer in self.description.layers}, set(snapshot.states)
         if want != got:
             raise ValueError(f"a snapshot needs the states of layers {sorted(want)}, got {sorted(got)}")
