@@ -1,0 +1,329 @@
+"""The live page: one callback that brings what is new, and functions in the browser for all that needs no server."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+import pandas as pd
+import xarray as xr
+from dash import ClientsideFunction, Dash, Input, Output, State, ctx, html, no_update
+
+from hiddenscope.dashboard import figures, layout, words
+from hiddenscope.dashboard.figures.template import message
+from hiddenscope.dashboard.library import Library, View, alive
+from hiddenscope.dashboard.supervisor import Supervisor
+from hiddenscope.errors import HiddenscopeError
+from hiddenscope.run import RunInfo
+
+HERE = Path(__file__).parent
+SHOWN = {"display": "flex"}
+GRID = {"display": "grid"}
+HIDDEN = {"display": "none"}
+
+SNIPPET = """import hiddenscope as hs
+
+monitor = hs.HiddenStateMonitor()
+pl.Trainer(callbacks=[monitor]).fit(model, data)"""
+
+
+def create_app(logdir: str | os.PathLike[str], *, supervisor: Supervisor | None = None) -> Dash:
+    """The page for the runs below ``logdir``; ``app.server`` is its WSGI application.
+
+    Args:
+        logdir: where runs are, or will be, recorded; it need not exist yet.
+        supervisor: of the worker that makes the pictures; without one the page only reads.
+    """
+    library = Library(Path(logdir))
+    app = Dash(
+        __name__,
+        assets_folder=str(HERE / "assets"),
+        title="hiddenscope",
+        update_title="",
+        index_string=layout.INDEX,
+        suppress_callback_exceptions=False,
+    )
+    app.layout = layout.page(icon=app.get_asset_url("icon.svg"))
+    _bring_news(app, library, supervisor)
+    _connect_browser(app)
+    return app
+
+
+def _bring_news(app: Dash, library: Library, supervisor: Supervisor | None) -> None:
+    @app.callback(
+        output={
+            "picture": Output("picture-data", "data"),
+            "curves": Output("curves-data", "data"),
+            "seen": Output("seen", "data"),
+            "runs": Output("run", "data"),
+            "run": Output("run", "value"),
+            "layers": Output("layer", "data"),
+            "layer": Output("layer", "value"),
+            "status": Output("status", "children"),
+            "notice": Output("notice", "children"),
+            "note": Output("picture-note", "children"),
+            "empty": Output("empty", "children"),
+            "empty_style": Output("empty", "style"),
+            "views_style": Output("views", "style"),
+            "transport_style": Output("transport", "style"),
+        },
+        inputs={
+            "_tick": Input("tick", "n_intervals"),
+            "run": Input("run", "value"),
+            "layer": Input("layer", "value"),
+            "color": Input("color", "value"),
+            "dimensions": Input("dimensions", "value"),
+            "log": Input("log", "checked"),
+            "dark": Input("dark", "data"),
+        },
+        state={"seen": State("seen", "data"), "search": State("url", "search")},
+    )
+    def bring_news(
+        _tick: int | None,
+        run: str | None,
+        layer: str | None,
+        color: str,
+        dimensions: str,
+        log: bool,
+        dark: bool | None,
+        seen: dict[str, Any] | None,
+        search: str | None,
+    ) -> dict[str, Any]:
+        news: dict[str, Any] = dict.fromkeys(ctx.outputs_grouping, no_update)
+        seen = seen or {}
+        runs = library.runs()
+        if seen.get("runs") != (listed := _listed(runs)):
+            news["runs"] = listed
+        asked = parse_qs((search or "").lstrip("?"))
+        if run not in runs:
+            wanted = asked.get("run", [""])[0]
+            run = wanted if wanted in runs else next(iter(runs), None)
+            layer = layer or asked.get("layer", [None])[0]
+            news["run"] = run
+        if run is None:
+            return news | _nothing_yet(library.logdir) | {"seen": {"runs": listed}}
+        info = runs[run]
+        if not info.epoch_count:
+            return news | _not_ready(info) | {"seen": {"runs": listed}}
+        try:
+            view = library.view(run, layer)
+        except (HiddenscopeError, OSError, KeyError) as error:
+            return news | _unreadable(str(error)) | {"seen": {"runs": listed}}
+        if seen.get("layers") != list(view.layers):
+            news["layers"] = list(view.layers)
+        if layer != view.layer:
+            news["layer"] = view.layer
+        entry = library.worker(run)
+        news["status"] = _status(view, words.working(entry, view.layer, time.time()))
+        news["notice"] = _notice(view, entry, supervisor)
+        curves_at = [run, view.layer, view.version, view.result_version, log, dark]
+        picture_at = [run, view.layer, view.result_version, color, dimensions, dark]
+        if seen.get("curves") != curves_at:
+            news["curves"] = curves_figure(view, log=bool(log), dark=bool(dark))
+        if seen.get("picture") != picture_at:
+            figure = picture_figure(view, color=color, dimensions=int(dimensions), dark=bool(dark))
+            news["picture"] = figure.to_dict()
+            news["note"] = _note(view, (figure.layout.meta or {}).get("note", ""))
+        told = {"runs": listed, "layers": list(view.layers), "curves": curves_at, "picture": picture_at}
+        told["epochs"] = view.epochs.tolist()
+        if told != seen:
+            news["seen"] = told
+            news |= {"empty_style": HIDDEN, "views_style": GRID, "transport_style": SHOWN}
+        return news
+
+
+def picture_figure(view: View, *, color: str, dimensions: int, dark: bool) -> Any:
+    """The embedding of a view in the coloring that was chosen, or a figure that says why there is none."""
+    result = view.result
+    if result is None:
+        return message("The first picture is being made \u2026<br>the curves at the right are already live.", dark=dark)
+    names = None
+    values: str | xr.DataArray = color
+    if color == "class":
+        names = view.class_names
+        if names is None:
+            text = "The probe has no class labels,<br>so no unit can be said to answer to a class."
+            return message(text, dark=dark)
+        values = result["most_active_class"].rename("most active class")
+    elif color in ("intra", "inter"):
+        values = result[f"{color}_step_entropy"].rename(f"{color}-step entropy (nats)")
+    return figures.embedding(result["embedding"], color=values, class_names=names, dimensions=dimensions, dark=dark)
+
+
+def curves_figure(view: View, *, log: bool, dark: bool) -> dict[str, Any]:
+    """Loss, metrics and entropies of a view."""
+    intra = inter = None
+    if view.result is not None:
+        intra, inter = view.result["intra_step_entropy"], view.result["inter_step_entropy"]
+    metrics: pd.DataFrame = view.metrics
+    figure: dict[str, Any] = figures.curves(metrics, intra, inter, log=log, dark=dark).to_dict()
+    return figure
+
+
+def _connect_browser(app: Dash) -> None:
+    def browser(function: str, *arguments: Any, **options: Any) -> None:
+        clientside: Any = app.clientside_callback
+        clientside(ClientsideFunction("hiddenscope", function), *arguments, **options)
+
+    browser(
+        "picture",
+        Output("picture", "figure"),
+        Input("picture-data", "data"),
+        Input("cursor", "data"),
+        Input("units", "data"),
+    )
+    browser("curves", Output("curves", "figure"), Input("curves-data", "data"), Input("units", "data"))
+    browser(
+        "transport",
+        Output("scrub", "max"),
+        Output("scrub", "value"),
+        Output("epoch-label", "children"),
+        Input("cursor", "data"),
+        Input("seen", "data"),
+    )
+    first_call_too: dict[str, Any] = {"prevent_initial_call": True}
+    browser("scrubbed", Output("cursor", "data"), Input("scrub", "value"), **first_call_too)
+    again: dict[str, Any] = {"allow_duplicate": True}
+    browser("all", Output("cursor", "data", **again), Input("all-epochs", "n_clicks"), prevent_initial_call=True)
+    browser("play", Output("play", "variant"), Input("play", "n_clicks"), prevent_initial_call=True)
+    browser(
+        "clickCurves",
+        Output("cursor", "data", **again),
+        Output("units", "data", **again),
+        Input("curves", "clickData"),
+        State("units", "data"),
+        prevent_initial_call=True,
+    )
+    browser(
+        "clickPicture",
+        Output("units", "data"),
+        Input("picture", "clickData"),
+        State("units", "data"),
+        prevent_initial_call=True,
+    )
+    browser(
+        "theme",
+        Output("dark", "data"),
+        Output("provider", "forceColorScheme"),
+        Input("theme", "n_clicks"),
+        State("dark", "data"),
+    )
+    browser(
+        "restore",
+        Output("color", "value"),
+        Output("dimensions", "value"),
+        Output("cursor", "data", **again),
+        Output("units", "data", **again),
+        Output("log", "checked"),
+        Input("url", "search"),
+        prevent_initial_call="initial_duplicate",
+    )
+    browser(
+        "remember",
+        Input("run", "value"),
+        Input("layer", "value"),
+        Input("color", "value"),
+        Input("dimensions", "value"),
+        Input("cursor", "data"),
+        Input("units", "data"),
+        Input("log", "checked"),
+    )
+
+
+def _listed(runs: dict[str, RunInfo]) -> list[dict[str, str]]:
+    return [
+        {"value": name, "label": name if info.status == "finished" else f"{name} ({info.status})"}
+        for name, info in runs.items()
+    ]
+
+
+def _status(view: View, working: str) -> list[Any]:
+    now = time.time()
+    newest = float(view.epochs[-1]) if len(view.epochs) else None
+    attributes = None if view.result is None else view.result.attrs
+    parts = [
+        html.B(words.STATUS.get(view.status, view.status)),
+        words.recorded(newest),
+        words.freshness(attributes, newest, now),
+    ]
+    if working:
+        parts.append(working)
+    separated: list[Any] = [piece for part in parts for piece in (" \u00b7 ", part)][1:]
+    return [html.Span(className=f"dot {view.status}"), html.Span(separated)]
+
+
+def _note(view: View, shown: str) -> str:
+    if view.result is None:
+        return ""
+    parts = [words.fidelity(view.result.attrs), words.left_out(view.result, shown)]
+    return " \u00b7 ".join(part for part in parts if part)
+
+
+def _notice(view: View, entry: Any, supervisor: Supervisor | None) -> list[Any]:
+    found = []
+    if supervisor is not None and supervisor.problem:
+        found.append(_warning(supervisor.problem, "Curves go on; the message above is in the terminal too."))
+    if entry is not None and entry.state == "failed":
+        layer = f" of layer {entry.layer}" if entry.layer else ""
+        found.append(_warning(f"No new picture{layer}: {entry.error}.", f"What to do: {entry.advice}."))
+    here = supervisor is not None and entry is not None and entry.dashboard == os.getpid()
+    if entry is not None and not here and supervisor is not None and alive(entry.dashboard):
+        text = f"The dashboard with process id {entry.dashboard} makes the pictures of this run; this page reads them."
+        found.append(html.Div(text, className="notice calm"))
+    return found
+
+
+def _warning(what: str, advice: str) -> html.Div:
+    return html.Div([html.B(what), advice], className="notice")
+
+
+def _empty(children: list[Any]) -> dict[str, Any]:
+    return {
+        "empty": html.Div(children, className="card"),
+        "empty_style": SHOWN,
+        "views_style": HIDDEN,
+        "transport_style": HIDDEN,
+        "status": "",
+        "notice": [],
+    }
+
+
+def _nothing_yet(logdir: Path) -> dict[str, Any]:
+    found = "Nothing is recorded below" if logdir.is_dir() else "There is no folder yet at"
+    return _empty(
+        [
+            html.H2("Waiting for the first run"),
+            html.P([f"{found} ", html.Code(str(logdir)), "."]),
+            html.P("Add the monitor to your training, and start it:"),
+            html.Pre(SNIPPET),
+            html.P("This page looks again every second; leave it open."),
+        ]
+    )
+
+
+def _not_ready(info: RunInfo) -> dict[str, Any]:
+    if info.problem is not None:
+        return _unreadable(info.problem)
+    return _empty(
+        [
+            html.H2(f"{info.name} has begun"),
+            html.P("Its first epoch, the network before training, appears here as soon as it is recorded."),
+            html.P(f"The training is {words.STATUS.get(info.status, info.status)}."),
+        ]
+    )
+
+
+def _unreadable(problem: str) -> dict[str, Any]:
+    return _empty(
+        [
+            html.H2("This run cannot be read"),
+            html.P(problem),
+            html.P("Other runs are not affected: choose one at the top of the page."),
+        ]
+    )
+
+
+__all__ = ["create_app", "curves_figure", "picture_figure"]

@@ -1,0 +1,275 @@
+/* What happens in the browser alone: the epoch cursor, playing, selected units, the address of a view.
+   Scrubbing asks nothing of the server: the points of an epoch are one contiguous block of the cloud. */
+(function () {
+  "use strict";
+
+  const KINDS = {
+    f4: Float32Array, f8: Float64Array, i1: Int8Array, u1: Uint8Array,
+    i2: Int16Array, u2: Uint16Array, i4: Int32Array, u4: Uint32Array,
+  };
+  const decoded = new WeakMap();
+  const UNIT_COLORS = ["#0072b2", "#e08e00", "#009e73", "#d55e00", "#cc79a7", "#6a51a3"];
+  const TRAIL = [[6, 10, 0.14], [3, 5, 0.3], [1, 2, 0.55]];
+  const FRAME_MS = 110;
+
+  /* The numbers of a plain list, or of plotly's {dtype, bdata}. */
+  function numbers(spec) {
+    if (!spec || !spec.bdata) return spec;
+    if (!decoded.has(spec)) {
+      const text = atob(spec.bdata);
+      const bytes = new Uint8Array(text.length);
+      for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
+      decoded.set(spec, new KINDS[spec.dtype](bytes.buffer));
+    }
+    return decoded.get(spec);
+  }
+
+  function rows(spec) {
+    const flat = numbers(spec);
+    if (!spec || !spec.bdata) return flat;
+    const width = Number(String(spec.shape).split(",")[1]);
+    if (!flat.rows) {
+      flat.rows = [];
+      for (let i = 0; i < flat.length; i += width) flat.rows.push(flat.subarray(i, i + width));
+    }
+    return flat.rows;
+  }
+
+  function part(base, take, looks) {
+    const marker = Object.assign({}, base.marker, looks.marker, { showscale: false });
+    if (!looks.marker || looks.marker.color === undefined) marker.color = take(numbers(base.marker.color));
+    const trace = Object.assign({}, base, looks, { marker, customdata: take(rows(base.customdata)) });
+    trace.x = take(numbers(base.x));
+    trace.y = take(numbers(base.y));
+    if (base.z) trace.z = take(numbers(base.z));
+    return trace;
+  }
+
+  function block(from, to) {
+    return (values) => values.slice(from, to);
+  }
+
+  function pick(indices) {
+    return (values) => Array.from(indices, (i) => values[i]);
+  }
+
+  /* Position in epochs of the last one not after `epoch`. */
+  function indexOf(epochs, epoch) {
+    let found = 0;
+    for (let i = 0; i < epochs.length; i++) if (epochs[i] <= epoch + 1e-9) found = i;
+    return found;
+  }
+
+  function unitPath(base, indices, perStep) {
+    /* Mean over steps, epoch by epoch: where the unit travels. */
+    const axes = ["x", "y", "z"].filter((axis) => base[axis]);
+    const path = {};
+    for (const axis of axes) {
+      const values = numbers(base[axis]);
+      path[axis] = [];
+      for (let i = 0; i < indices.length; i += perStep) {
+        let sum = 0;
+        for (let k = i; k < i + perStep; k++) sum += values[indices[k]];
+        path[axis].push(sum / perStep);
+      }
+    }
+    return path;
+  }
+
+  function composePicture(figure, cursor, units) {
+    if (!figure || !figure.layout || !figure.layout.meta || !figure.data.length) return figure;
+    const meta = figure.layout.meta;
+    const chosen = (units || []).map((unit) => meta.units.findIndex((label) => String(label) === String(unit)));
+    const selected = chosen.map((at, k) => [at, UNIT_COLORS[k % UNIT_COLORS.length]]).filter(([at]) => at >= 0);
+    if (cursor === null && !selected.length) return figure;
+    const base = figure.data[0];
+    const steps = meta.steps.length, count = meta.units.length, per = steps * count;
+    const now = cursor === null ? meta.epochs.length - 1 : indexOf(meta.epochs, cursor);
+    const traces = [Object.assign({}, base, { opacity: cursor === null ? 0.13 : 0.07, hoverinfo: "skip", hovertemplate: null })];
+    if (cursor !== null) {
+      const quiet = selected.length ? 0.35 : 1;
+      for (const [youngest, oldest, opacity] of TRAIL) {
+        const from = Math.max(0, now - oldest), to = now - youngest + 1;
+        if (to > from) traces.push(part(base, block(from * per, to * per), { opacity: opacity * quiet, hoverinfo: "skip", hovertemplate: null, name: "trail" }));
+      }
+      traces.push(part(base, block(now * per, (now + 1) * per), { opacity: quiet, name: "now" }));
+    }
+    for (const [at, color] of selected) {
+      const first = 0, indices = [];
+      for (let e = first; e <= now; e++) for (let s = 0; s < steps; s++) indices.push(e * per + s * count + at);
+      const shown = cursor === null ? indices : indices.slice(-steps);
+      const name = "unit " + meta.units[at];
+      traces.push(part(base, pick(shown), { opacity: 1, name, marker: { color } }));
+      const path = unitPath(base, indices, steps);
+      const line = { color, width: base.z ? 4 : 2 };
+      traces.push(Object.assign({ type: base.type, mode: "lines", name: name + " path", line, hoverinfo: "skip", opacity: 0.9 }, path));
+    }
+    traces.forEach((trace, i) => { trace.uid = "layer-" + i; });
+    return { data: traces, layout: figure.layout };
+  }
+
+  function composeCurves(figure, units) {
+    if (!figure || !figure.data || !(units || []).length) return figure;
+    const color = {};
+    units.forEach((unit, k) => { color[String(unit)] = UNIT_COLORS[k % UNIT_COLORS.length]; });
+    const label = (trace) => (trace.meta && trace.meta.unit !== undefined ? String(trace.meta.unit) : null);
+    const front = figure.data.filter((trace) => color[label(trace)]);
+    const rest = figure.data.filter((trace) => !color[label(trace)]);
+    const bright = front.map((trace) => Object.assign({}, trace, {
+      line: { color: color[label(trace)], width: 2.4 }, showlegend: true,
+    }));
+    return { data: rest.concat(bright), layout: figure.layout };
+  }
+
+  /* The epoch cursor over the curves: an element above the plot, so that moving it redraws nothing. */
+  let cursorAt = null;
+  function placeCursor() {
+    const line = document.getElementById("curve-cursor");
+    const graph = document.querySelector("#curves .js-plotly-plot");
+    if (!line || !graph || !graph._fullLayout || !graph._fullLayout.xaxis) return;
+    if (!graph.dataset.watched) {
+      graph.dataset.watched = "yes";
+      graph.on("plotly_afterplot", placeCursor);
+    }
+    const axis = graph._fullLayout.xaxis;
+    const at = cursorAt === null ? NaN : axis._offset + axis.d2p(cursorAt);
+    const size = graph._fullLayout._size;
+    const inside = at >= axis._offset - 1 && at <= axis._offset + axis._length + 1;
+    line.style.display = inside ? "block" : "none";
+    if (!inside) return;
+    line.style.left = at + "px";
+    line.style.top = size.t + "px";
+    line.style.height = size.h + "px";
+    line.firstChild.textContent = epochName(cursorAt);
+  }
+
+  function epochName(epoch) {
+    return epoch === -1 ? "before training" : "epoch " + Number(epoch.toFixed(3));
+  }
+
+  let timer = null, epochs = [];
+  function playing() { return timer !== null; }
+  function setPlaying(on) {
+    if (timer !== null) { clearInterval(timer); timer = null; }
+    if (on && epochs.length > 1) {
+      if (cursorAt === null || cursorAt >= epochs[epochs.length - 1]) moveTo(epochs[0]);
+      timer = setInterval(() => { if (!step(1)) setPlaying(false); }, FRAME_MS);
+    }
+    dash_clientside.set_props("play", { children: playing() ? "\u275a\u275a" : "\u25b6" });
+  }
+  function moveTo(epoch) { dash_clientside.set_props("cursor", { data: epoch }); cursorAt = epoch; }
+  function step(by) {
+    if (!epochs.length) return false;
+    const at = cursorAt === null ? epochs.length - 1 : indexOf(epochs, cursorAt);
+    const next = Math.min(epochs.length - 1, Math.max(0, at + by));
+    if (next === at && cursorAt !== null) return false;
+    moveTo(epochs[next]);
+    return true;
+  }
+
+  document.addEventListener("keydown", (event) => {
+    const target = event.target;
+    const typing = target && (target.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName));
+    const grid = target && target.closest && target.closest(".ag-root, [role=slider], [role=listbox]");
+    if (typing || grid || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key === " ") { if (target.tagName !== "BUTTON") { setPlaying(!playing()); event.preventDefault(); } }
+    else if (event.key === "ArrowLeft") { setPlaying(false); step(-1); }
+    else if (event.key === "ArrowRight") { setPlaying(false); step(1); }
+    else if (event.key === "Escape") {
+      setPlaying(false);
+      dash_clientside.set_props("cursor", { data: null });
+      dash_clientside.set_props("units", { data: [] });
+    }
+  });
+
+  function unitOf(event) {
+    if (!event || !event.points || !event.points.length) return undefined;
+    const point = event.points[0];
+    if (point.data && point.data.meta && point.data.meta.unit !== undefined) return point.data.meta.unit;
+    return point.customdata ? point.customdata[2] : undefined;
+  }
+
+  function toggled(units, unit) {
+    const label = String(unit);
+    const kept = (units || []).map(String).filter((other) => other !== label);
+    return kept.length < (units || []).length ? kept : kept.concat([label]).slice(-UNIT_COLORS.length);
+  }
+
+  window.dash_clientside = Object.assign({}, window.dash_clientside, {
+    hiddenscope: {
+      picture: (figure, cursor, units) => figure ? composePicture(figure, cursor === undefined ? null : cursor, units) : window.dash_clientside.no_update,
+      curves: (figure, units) => figure ? composeCurves(figure, units) : window.dash_clientside.no_update,
+
+      /* cursor and recorded epochs -> slider and label */
+      transport: function (cursor, seen) {
+        epochs = (seen && seen.epochs) || [];
+        cursorAt = cursor === undefined ? null : cursor;
+        window.requestAnimationFrame(placeCursor);
+        const last = Math.max(epochs.length - 1, 0);
+        const at = cursorAt === null ? last : indexOf(epochs, cursorAt);
+        const label = cursorAt === null ? (epochs.length ? "all " + epochs.length + " epochs" : "") : epochName(cursorAt);
+        return [Math.max(last, 1), at, label];
+      },
+      scrubbed: function (value) {
+        if (!epochs.length || value === undefined || value === null) return window.dash_clientside.no_update;
+        const shown = cursorAt === null ? epochs.length - 1 : indexOf(epochs, cursorAt);
+        if (value === shown || value >= epochs.length) return window.dash_clientside.no_update;
+        setPlaying(false);
+        return epochs[value];
+      },
+      all: (clicks) => { if (!clicks) return window.dash_clientside.no_update; setPlaying(false); return null; },
+      play: (clicks) => { if (clicks) setPlaying(!playing()); return window.dash_clientside.no_update; },
+      clickCurves: function (event, units) {
+        if (!event || !event.points || !event.points.length) return [window.dash_clientside.no_update, window.dash_clientside.no_update];
+        const unit = event.points[0].data && event.points[0].data.meta ? unitOf(event) : undefined;
+        setPlaying(false);
+        const x = Number(event.points[0].x);
+        return [x, unit === undefined ? window.dash_clientside.no_update : toggled(units, unit)];
+      },
+      clickPicture: function (event, units) {
+        const unit = unitOf(event);
+        return unit === undefined ? window.dash_clientside.no_update : toggled(units, unit);
+      },
+
+      /* light or dark: the address first, then the reader's last choice, then the system's */
+      theme: function (clicks, dark) {
+        const stored = window.localStorage.getItem("hiddenscope-theme");
+        const asked = new URLSearchParams(window.location.search).get("theme");
+        if (!clicks) dark = (asked || stored || (window.matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
+        else { dark = !dark; window.localStorage.setItem("hiddenscope-theme", dark ? "dark" : "light"); }
+        return [dark, dark ? "dark" : "light"];
+      },
+
+      /* the address -> the view, once */
+      restore: function (search) {
+        const asked = new URLSearchParams(search || "");
+        const keep = window.dash_clientside.no_update;
+        const number = asked.get("epoch") === null ? NaN : Number(asked.get("epoch"));
+        const colors = ["epoch", "step", "unit", "class", "intra", "inter"];
+        return [
+          colors.includes(asked.get("color")) ? asked.get("color") : keep,
+          ["2", "3"].includes(asked.get("view")) ? asked.get("view") : keep,
+          Number.isFinite(number) ? number : keep,
+          asked.get("units") ? asked.get("units").split(",").slice(0, UNIT_COLORS.length) : keep,
+          asked.get("log") === "1" ? true : keep,
+        ];
+      },
+      /* the view -> the address */
+      remember: function (run, layer, color, view, cursor, units, log) {
+        if (!run) return;
+        const now = new URLSearchParams({ run });
+        if (layer) now.set("layer", layer);
+        if (color && color !== "epoch") now.set("color", color);
+        if (view && view !== "3") now.set("view", view);
+        if (cursor !== null && cursor !== undefined) now.set("epoch", cursor);
+        if (units && units.length) now.set("units", units.join(","));
+        if (log) now.set("log", "1");
+        const theme = new URLSearchParams(window.location.search).get("theme");
+        if (theme) now.set("theme", theme);
+        window.history.replaceState(null, "", "?" + now.toString());
+      },
+    },
+  });
+
+  window.addEventListener("resize", () => window.requestAnimationFrame(placeCursor));
+})();

@@ -1,0 +1,209 @@
+"""The embedding: one point per hidden unit, time step and epoch (the pictures of MM-PHATE, Xie et al. 2024)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import plotly.graph_objects as go
+import xarray as xr
+
+from hiddenscope.dashboard.figures.decimate import LIMIT_2D, LIMIT_3D, decimate
+from hiddenscope.dashboard.figures.template import (
+    Colorscale,
+    class_colors,
+    colorbar,
+    colorscale,
+    epoch_text,
+    message,
+    stepped,
+    template,
+    unit_colors,
+)
+from hiddenscope.trace import as_embedding
+
+NODE_DIMS = ("epoch", "step", "unit")
+
+
+@dataclass(frozen=True)
+class Coloring:
+    """A number per point, and how numbers become colors."""
+
+    values: npt.NDArray[np.float32]
+    scale: Colorscale
+    low: float
+    high: float
+    title: str
+    ticks: tuple[tuple[float, str], ...] = ()
+
+
+def embedding(
+    points: xr.DataArray | npt.ArrayLike,
+    *,
+    color: str | xr.DataArray = "epoch",
+    class_names: Sequence[str] | None = None,
+    dimensions: int = 3,
+    limit: int | None = None,
+    dark: bool = False,
+) -> go.Figure:
+    """Every unit at every step of every epoch, as one cloud.
+
+    The points are drawn in the order (epoch, step, unit), so that an epoch is one contiguous block;
+    ``figure.layout.meta`` holds the labels of the three axes, and a ``note`` on what was left out.
+
+    Args:
+        points: an embedding of dims (epoch, step, unit, component) with at least ``dimensions`` components.
+        color: ``"epoch"``, ``"step"``, ``"unit"``, or values whose dims are among epoch, step and unit (its ``name``
+            becomes the title of the color bar; NaN is drawn in the lowest color).
+        class_names: given when ``color`` holds integer codes of classes; code -1 means no class.
+        dimensions: 3, or 2 for the first two components.
+        limit: draw no more than about this many points (`decimate`); by default what software rendering draws
+            smoothly, 5,000 in 3-D and 20,000 in 2-D.
+
+    Raises:
+        ValueError: ``dimensions`` is neither 2 nor 3 or exceeds the components, or ``color`` is unknown.
+
+    >>> cloud = np.random.default_rng(0).normal(size=(2, 4, 5, 3))
+    >>> embedding(cloud, color="unit").data[0].x.shape
+    (40,)
+    """
+    named = as_embedding(points)
+    if dimensions not in (2, 3):
+        raise ValueError(f"an embedding is drawn in 2 or 3 dimensions, got dimensions={dimensions}")
+    if named.sizes["component"] < dimensions:
+        raise ValueError(f"{dimensions} components are needed, this embedding has {named.sizes['component']}")
+    if min(named.sizes[dim] for dim in NODE_DIMS) == 0:
+        return message("no epoch is embedded yet", dark=dark)
+    if limit is None:
+        limit = LIMIT_3D if dimensions == 3 else LIMIT_2D
+    shown, note = decimate(named, limit)
+    coloring = _coloring(named, shown, color, class_names, dark=dark)
+    figure = go.Figure(layout={"template": template(dark=dark)})
+    figure.add_trace(_cloud(shown, coloring, dimensions=dimensions, dark=dark))
+    figure.update_layout(
+        meta={
+            "epochs": [float(epoch) for epoch in shown["epoch"].values],
+            "steps": shown["step"].values.tolist(),
+            "units": shown["unit"].values.tolist(),
+            "note": note,
+        },
+        margin={"l": 0, "r": 0, "t": 0, "b": 0} if dimensions == 3 else {"l": 40, "r": 16, "t": 12, "b": 36},
+        showlegend=False,
+        hovermode="closest",
+        uirevision=f"embedding-{dimensions}",
+    )
+    if dimensions == 3:
+        titles = {f"{axis}axis": {"title": {"text": f"component {i + 1}"}} for i, axis in enumerate("xyz")}
+        camera = {"eye": {"x": 1.0, "y": 1.0, "z": 0.6}, "projection": {"type": "orthographic"}}
+        figure.update_scenes(aspectmode="data", camera=camera, dragmode="turntable", **titles)
+    else:
+        figure.update_xaxes(title_text="component 1", showticklabels=False)
+        figure.update_yaxes(title_text="component 2", showticklabels=False, scaleanchor="x")
+    return figure
+
+
+def _cloud(shown: xr.DataArray, coloring: Coloring, *, dimensions: int, dark: bool) -> go.Scatter3d | go.Scattergl:
+    xyz = shown.values.reshape(-1, shown.sizes["component"]).astype(np.float32)
+    marker: dict[str, Any] = {
+        "color": coloring.values,
+        "colorscale": coloring.scale,
+        "cmin": coloring.low,
+        "cmax": coloring.high,
+        "colorbar": _bar(coloring, dark=dark),
+        "line": {"width": 0},
+    }
+    shared: dict[str, Any] = {
+        "mode": "markers",
+        "customdata": _labels(shown),
+        "hovertemplate": "unit %{customdata[2]}<br>step %{customdata[1]}<br>epoch %{customdata[0]}<extra></extra>",
+        "name": "embedding",
+    }
+    if dimensions == 3:
+        size = 2.6 if len(xyz) > 1500 else 3.6
+        return go.Scatter3d(
+            x=xyz[:, 0], y=xyz[:, 1], z=xyz[:, 2], marker=marker | {"size": size}, opacity=0.9, **shared
+        )
+    size = 3.5 if len(xyz) > 5000 else 5
+    return go.Scattergl(x=xyz[:, 0], y=xyz[:, 1], marker=marker | {"size": size}, opacity=0.8, **shared)
+
+
+def _labels(shown: xr.DataArray) -> npt.NDArray[np.generic]:
+    """(point, 3): epoch, step and unit of each point, in the order of the points."""
+    axes = [np.asarray(shown[dim].values) for dim in NODE_DIMS]
+    grids = np.meshgrid(*axes, indexing="ij")
+    if all(np.issubdtype(axis.dtype, np.number) for axis in axes):
+        return np.stack([grid.ravel().astype(np.float32) for grid in grids], axis=1)
+    return np.stack([grid.ravel().astype(object) for grid in grids], axis=1)
+
+
+def _bar(coloring: Coloring, *, dark: bool) -> dict[str, object]:
+    bar = colorbar(title=coloring.title, dark=dark) | {"len": 0.62, "x": 1.0, "xanchor": "right", "y": 0.5}
+    if coloring.ticks:
+        bar |= {"tickvals": [at for at, _ in coloring.ticks], "ticktext": [text for _, text in coloring.ticks]}
+    return bar
+
+
+def _coloring(
+    named: xr.DataArray,
+    shown: xr.DataArray,
+    color: str | xr.DataArray,
+    class_names: Sequence[str] | None,
+    *,
+    dark: bool,
+) -> Coloring:
+    if isinstance(color, xr.DataArray):
+        unknown = set(color.dims) - set(NODE_DIMS)
+        if unknown:
+            raise ValueError(f"colors have dims among {NODE_DIMS}, got {color.dims}")
+        values = _per_point(color, shown)
+        if class_names is not None:
+            return _classes(values, color, class_names, dark=dark)
+        finite = values[np.isfinite(values)]
+        low, high = np.percentile(finite, [1, 99]) if len(finite) else (0.0, 1.0)
+        scale = colorscale("value", dark=dark)
+        return Coloring(values, scale, float(low), float(max(high, low + 1e-9)), str(color.name or "value"))
+    if color not in NODE_DIMS:
+        raise ValueError(f"color is 'epoch', 'step', 'unit' or a DataArray over them, got {color!r}")
+    axis = named[color].values
+    if color == "unit":
+        codes = xr.DataArray(np.arange(len(axis)), dims="unit", coords={"unit": axis})
+        ticks = tuple((float(i), str(axis[i])) for i in np.unique(np.linspace(0, len(axis) - 1, 6).astype(int)))
+        hues = stepped(unit_colors(len(axis)))
+        return Coloring(_per_point(codes, shown), hues, -0.5, len(axis) - 0.5, "unit", ticks)
+    values = _per_point(named[color], shown)
+    low, high = float(axis.min()), float(axis.max())
+    ticks = ()
+    if color == "epoch" and low == -1:
+        marks = [mark for mark in _round_marks(high) if mark > 0.12 * high]
+        ticks = ((-1.0, epoch_text(-1)), *((float(mark), f"{mark:g}") for mark in marks))
+    return Coloring(values, colorscale(color, dark=dark), low, max(high, low + 1), color, ticks)
+
+
+def _classes(
+    values: npt.NDArray[np.float32], color: xr.DataArray, class_names: Sequence[str], *, dark: bool
+) -> Coloring:
+    count = len(class_names)
+    ticks = tuple((float(i), str(name)) for i, name in enumerate(class_names))
+    scale = stepped(class_colors(count, dark=dark))
+    values = np.where((values >= 0) & (values < count), values, np.nan).astype(np.float32)
+    return Coloring(values, scale, -0.5, count - 0.5, str(color.name or "class"), ticks)
+
+
+def _per_point(values: xr.DataArray, shown: xr.DataArray) -> npt.NDArray[np.float32]:
+    """The value of each shown point, whichever of its dims the values have; points without one get NaN."""
+    at = values.reindex({dim: shown[dim] for dim in values.dims}) if values.dims else values
+    frame = shown.isel(component=0, drop=True)
+    spread = at.broadcast_like(frame).transpose(*NODE_DIMS)
+    return np.asarray(spread.values, dtype=np.float32).ravel()
+
+
+def _round_marks(high: float) -> list[float]:
+    """About four round numbers from 0 to ``high``."""
+    if high <= 0:
+        return [0.0]
+    magnitude = 10.0 ** np.floor(np.log10(high))
+    step = next(m * magnitude for m in (0.1, 0.2, 0.25, 0.5, 1.0, 2.0, 2.5, 5.0) if high / (m * magnitude) <= 5)
+    return [float(mark) for mark in np.arange(0, high + step / 2, step) if mark <= high]

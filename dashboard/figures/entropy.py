@@ -1,0 +1,162 @@
+"""Entropies of the embedding over epochs (Xie et al. 2024, section 3).
+
+Intra-step entropy: how widely all units are spread at one step of one epoch. Inter-step entropy: how widely one unit
+travels over the steps of one epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeGuard
+
+import numpy as np
+import plotly.graph_objects as go
+import xarray as xr
+
+from hiddenscope.dashboard.figures.panels import Panel, stack
+from hiddenscope.dashboard.figures.template import colorbar, colorscale, theme
+
+_WAITING = "drawn as soon as the first picture is made"
+
+
+def intra_entropy(values: xr.DataArray, *, unit: str = "nats", dark: bool = False) -> go.Figure:
+    """Mean over steps of the intra-step entropy, with the band from the 10th to the 90th percentile of the steps.
+
+    Args:
+        values: dims (epoch, step), in ``unit``.
+
+    >>> figure = intra_entropy(xr.DataArray([[1.0, 3.0]], dims=("epoch", "step"), coords={"epoch": [0]}))
+    >>> float(figure.data[-1].y[0])
+    2.0
+    """
+    return stack([intra_panel(values, unit=unit, dark=dark)], untrained=_untrained(values), dark=dark)
+
+
+def entropy_map(values: xr.DataArray, *, unit: str = "nats", dark: bool = False) -> go.Figure:
+    """Intra-step entropy of every epoch (across) and step (up).
+
+    Args:
+        values: dims (epoch, step), in ``unit``.
+    """
+    return stack([map_panel(values, unit=unit, dark=dark)], untrained=_untrained(values), dark=dark)
+
+
+def inter_entropy(
+    values: xr.DataArray, *, selected: Sequence[int | str] = (), unit: str = "nats", dark: bool = False
+) -> go.Figure:
+    """Inter-step entropy: a thin line per unit, their median on top, selected units in color.
+
+    Args:
+        values: dims (epoch, unit), in ``unit``.
+        selected: labels of the units to bring forward.
+    """
+    return stack(
+        [inter_panel(values, selected=selected, unit=unit, dark=dark)], untrained=_untrained(values), dark=dark
+    )
+
+
+def intra_panel(values: xr.DataArray | None, *, unit: str = "nats", dark: bool = False) -> Panel:
+    """The panel of `intra_entropy`; None stands for entropies that are not computed yet."""
+    traces = []
+    if _drawable(values):
+        look = theme(dark=dark)
+        by_epoch = values.transpose("epoch", "step").values.astype(float)
+        known = np.isfinite(by_epoch).any(axis=1)
+        epochs = values["epoch"].values[known].astype(np.float32)
+        low, high = np.nanpercentile(by_epoch[known], [10, 90], axis=1).astype(np.float32)
+        mean = np.nanmean(by_epoch[known], axis=1).astype(np.float32)
+        band = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
+        traces = [
+            go.Scatter(x=epochs, y=low, name="10th percentile", **band),
+            go.Scatter(x=epochs, y=high, name="90th percentile", fill="tonexty", fillcolor=look.faint, **band),
+            go.Scatter(
+                x=epochs,
+                y=mean,
+                name="mean over steps",
+                mode="lines+markers" if len(epochs) == 1 else "lines",
+                line={"color": look.accent, "width": 2},
+                hovertemplate=f"mean over steps %{{y:.3f}} {unit}<br>epoch %{{x}}<extra></extra>",
+                showlegend=False,
+            ),
+        ]
+    return Panel(
+        "intra-step entropy: mean over steps, band 10\u201390 %", traces, _entropy_axis(unit), waiting=_WAITING
+    )
+
+
+def map_panel(values: xr.DataArray | None, *, unit: str = "nats", dark: bool = False) -> Panel:
+    """The panel of `entropy_map`; None stands for entropies that are not computed yet."""
+    traces = []
+    if _drawable(values):
+        finite = values.values[np.isfinite(values.values)]
+        low, high = np.percentile(finite, [2, 98])  # one odd epoch must not flatten all the others
+        bar = colorbar(title="", dark=dark) | {"x": 1.01, "xanchor": "left", "nticks": 4, "thickness": 8}
+        traces = [
+            go.Heatmap(
+                x=values["epoch"].values.astype(np.float32),
+                y=values["step"].values,
+                z=values.transpose("step", "epoch").values.astype(np.float32),
+                zmin=float(low),
+                zmax=float(max(high, low + 1e-9)),
+                colorscale=colorscale("value", dark=dark),
+                colorbar=bar,
+                name="intra-step entropy",
+                hovertemplate=f"%{{z:.3f}} {unit}<br>epoch %{{x}}<br>step %{{y}}<extra></extra>",
+            )
+        ]
+    axis = {"title": {"text": "step"}, "showgrid": False}
+    return Panel(f"intra-step entropy of every step ({unit})", traces, axis, waiting=_WAITING, weight=1.15)
+
+
+def inter_panel(
+    values: xr.DataArray | None, *, selected: Sequence[int | str] = (), unit: str = "nats", dark: bool = False
+) -> Panel:
+    """The panel of `inter_entropy`; None stands for entropies that are not computed yet."""
+    traces: list[go.Scatter] = []
+    if _drawable(values):
+        look = theme(dark=dark)
+        by_unit = values.transpose("unit", "epoch").values.astype(np.float32)
+        epochs = values["epoch"].values.astype(np.float32)
+        labels = [str(label) for label in values["unit"].values]
+        wanted = {str(label): look.classes[i % len(look.classes)] for i, label in enumerate(selected)}
+        mode = "lines+markers" if len(epochs) == 1 else "lines"
+        for label, curve in sorted(zip(labels, by_unit, strict=True), key=lambda pair: pair[0] in wanted):
+            line = {"color": wanted[label], "width": 2.2} if label in wanted else {"color": look.faint, "width": 1}
+            traces.append(
+                go.Scatter(
+                    x=epochs,
+                    y=curve,
+                    name=f"unit {label}",
+                    meta={"unit": label},
+                    mode=mode,
+                    line=line,
+                    showlegend=label in wanted,
+                    hovertemplate=f"unit {label}: %{{y:.3f}} {unit}<br>epoch %{{x}}<extra></extra>",
+                )
+            )
+        known = np.isfinite(by_unit).any(axis=0)
+        traces.append(
+            go.Scatter(
+                x=epochs[known],
+                y=np.nanmedian(by_unit[:, known], axis=0),
+                name="median",
+                mode=mode,
+                line={"color": look.accent, "width": 2},
+                showlegend=False,
+                hovertemplate=f"median %{{y:.3f}} {unit}<br>epoch %{{x}}<extra></extra>",
+            )
+        )
+    title = "inter-step entropy: a line per unit, median in blue"
+    return Panel(title, traces, _entropy_axis(unit), waiting=_WAITING, weight=1.15)
+
+
+def _entropy_axis(unit: str) -> dict[str, object]:
+    return {"title": {"text": f"entropy ({unit})"}}
+
+
+def _drawable(values: xr.DataArray | None) -> TypeGuard[xr.DataArray]:
+    return values is not None and values.size > 0 and bool(np.isfinite(values.values).any())
+
+
+def _untrained(values: xr.DataArray) -> bool:
+    return "epoch" in values.coords and bool((values["epoch"] == -1).any())

@@ -1,0 +1,202 @@
+"""The page's parts and where they stand; what they show comes from the callbacks in `app`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dash_mantine_components as dmc
+from dash import dcc, html
+
+from hiddenscope.dashboard.figures.template import FONT
+
+TICK_MS = 1000
+COLORS = (
+    {"value": "epoch", "label": "epoch"},
+    {"value": "step", "label": "step"},
+    {"value": "unit", "label": "unit"},
+    {"value": "class", "label": "most active class"},
+    {"value": "intra", "label": "intra-step entropy"},
+    {"value": "inter", "label": "inter-step entropy"},
+)
+_GRAPH: Any = {
+    "displaylogo": False,
+    "responsive": True,
+    "modeBarButtonsToRemove": ["select2d", "lasso2d", "resetCameraLastSave3d", "autoScale2d"],
+    "toImageButtonOptions": {"format": "png", "scale": 2},
+}
+INDEX = """<!DOCTYPE html>
+<html lang="en">
+<head>
+{%metas%}
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{%title%}</title>
+<link rel="icon" type="image/svg+xml" href="assets/icon.svg">
+{%css%}
+</head>
+<body>
+{%app_entry%}
+<footer>{%config%}{%scripts%}{%renderer%}</footer>
+</body>
+</html>
+"""
+
+
+def page(*, icon: str) -> Any:
+    """The whole page, empty. ``icon`` is the address of the logo."""
+    return dmc.MantineProvider(
+        id="provider",
+        forceColorScheme="light",
+        theme={"fontFamily": FONT, "headings": {"fontFamily": FONT}, "primaryColor": "blue", "defaultRadius": "sm"},
+        children=[
+            dcc.Location(id="url", refresh=False),
+            dcc.Interval(id="tick", interval=TICK_MS),
+            dcc.Store(id="seen", data={}),
+            dcc.Store(id="dark"),
+            dcc.Store(id="cursor", data=None),
+            dcc.Store(id="units", data=[]),
+            dcc.Store(id="picture-data"),
+            dcc.Store(id="curves-data"),
+            html.Main(
+                className="page",
+                children=[
+                    html.Div(
+                        className="first-view",
+                        children=[
+                            _header(icon),
+                            html.Div(id="notice", role="status"),
+                            html.Div(id="empty", className="empty", style={"display": "none"}),
+                            html.Div(
+                                id="views",
+                                className="views",
+                                style={"display": "none"},
+                                children=[_picture(), _curves()],
+                            ),
+                            _transport(),
+                        ],
+                    ),
+                ],
+            ),
+        ],
+    )
+
+
+def _header(icon: str) -> html.Header:
+    return html.Header(
+        className="bar",
+        children=[
+            html.Div([html.Img(src=icon, alt=""), "hiddenscope"], className="brand"),
+            _select("run", "run", 210, searchable=True),
+            html.Span("\u25b8", className="crumb"),
+            _select("layer", "layer", 150),
+            html.Div(className="grow"),
+            html.Div(id="status", className="status", role="status"),
+            dmc.ActionIcon(
+                "\u25d0",
+                id="theme",
+                variant="subtle",
+                color="gray",
+                size="md",
+                **{"aria-label": "switch between light and dark"},
+            ),
+        ],
+    )
+
+
+def _picture() -> html.Section:
+    return html.Section(
+        className="card",
+        children=[
+            html.Div(
+                className="card-head",
+                children=[
+                    html.H2("MM-PHATE embedding"),
+                    html.Div(className="grow"),
+                    html.Span("color", className="crumb"),
+                    _select("color", "color of the points", 160, data=list(COLORS), value="epoch"),
+                    dmc.SegmentedControl(
+                        id="dimensions",
+                        data=[{"value": "3", "label": "3-D"}, {"value": "2", "label": "2-D"}],
+                        value="3",
+                        size="xs",
+                        **{"aria-label": "dimensions of the picture"},
+                    ),
+                ],
+            ),
+            html.Div(dcc.Graph(id="picture", config=_GRAPH, figure=_blank(), responsive=True), className="plot"),
+            html.Div(id="picture-note", className="card-foot"),
+        ],
+    )
+
+
+def _curves() -> html.Section:
+    return html.Section(
+        className="card",
+        children=[
+            html.Div(
+                className="card-head",
+                children=[
+                    html.H2("Over epochs"),
+                    html.Div(className="grow"),
+                    dmc.Switch(id="log", label="log loss", size="xs", checked=False),
+                ],
+            ),
+            html.Div(
+                className="plot",
+                children=[
+                    dcc.Graph(id="curves", config=_GRAPH, figure=_blank(), responsive=True),
+                    html.Div(html.Span(), id="curve-cursor", className="curve-cursor"),
+                ],
+            ),
+        ],
+    )
+
+
+def _transport() -> html.Div:
+    return html.Div(
+        id="transport",
+        className="card transport",
+        style={"display": "none"},
+        children=[
+            dmc.ActionIcon(
+                "\u25b6", id="play", variant="light", size="md", **{"aria-label": "play through the epochs (space)"}
+            ),
+            dmc.Slider(
+                id="scrub",
+                className="grow",
+                min=0,
+                max=1,
+                step=1,
+                value=1,
+                updatemode="drag",
+                label=None,
+                size="sm",
+                thumbLabel="epoch",
+            ),
+            html.Div("all epochs", id="epoch-label", className="epoch-label"),
+            dmc.Button(
+                "all epochs",
+                id="all-epochs",
+                variant="subtle",
+                size="compact-xs",
+                **{"aria-label": "all epochs (escape)"},
+            ),
+        ],
+    )
+
+
+def _select(name: str, label: str, width: int, **options: Any) -> dmc.Select:
+    return dmc.Select(
+        id=name,
+        size="xs",
+        w=width,
+        allowDeselect=False,
+        comboboxProps={"withinPortal": True},
+        **{"aria-label": label},
+        **options,
+    )
+
+
+def _blank() -> dict[str, Any]:
+    hidden = {"visible": False}
+    clear = "rgba(0, 0, 0, 0)"
+    return {"data": [], "layout": {"xaxis": hidden, "yaxis": hidden, "paper_bgcolor": clear, "plot_bgcolor": clear}}

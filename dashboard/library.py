@@ -1,0 +1,155 @@
+"""The runs below a folder as the page sees them: looked up by name, never by path, and shared by all viewers."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import xarray as xr
+
+from hiddenscope.dashboard import journal
+from hiddenscope.dashboard.picture import METHOD
+from hiddenscope.run import Run, RunInfo, find_runs, open_run
+
+LISTING_SECONDS = 1.0
+REFRESH_SECONDS = 0.25
+
+
+@dataclass(frozen=True)
+class View:
+    """One layer of one run, all from one commit of the recording and one of the results."""
+
+    name: str
+    layer: str
+    layers: tuple[str, ...]
+    status: str
+    epochs: npt.NDArray[np.float64]
+    updated_at: float
+    metrics: pd.DataFrame
+    class_names: tuple[str, ...] | None
+    result: xr.Dataset | None
+    version: str
+    result_version: str
+
+
+class Library:
+    """Reads runs for any number of viewers; each commit is read once.
+
+    Args:
+        logdir: the folder whose runs are shown; it need not exist yet.
+    """
+
+    def __init__(self, logdir: Path) -> None:
+        self.logdir = logdir
+        self._lock = threading.Lock()
+        self._listed_at = -LISTING_SECONDS
+        self._infos: dict[str, RunInfo] = {}
+        self._shelves: dict[str, _Shelf] = {}
+
+    def runs(self) -> dict[str, RunInfo]:
+        """Name to run, the newest first, those that cannot be read last; looked up at most once a second."""
+        with self._lock:
+            if time.monotonic() - self._listed_at >= LISTING_SECONDS:
+                found = find_runs(self.logdir, unreadable=True)
+                self._infos = {_unique(info, found): info for info in found}
+                self._listed_at = time.monotonic()
+            return dict(self._infos)
+
+    def view(self, name: str, layer: str | None = None) -> View:
+        """The newest state of a run.
+
+        Args:
+            name: a key of `runs`; nothing else reaches the file system.
+            layer: one of the run's layers; any other value stands for the first.
+
+        Raises:
+            KeyError: there is no such run.
+            RunFormatError: it cannot be read.
+        """
+        info = self.runs()[name]
+        with self._lock:
+            shelf = self._shelves.setdefault(info.path, _Shelf(info))
+        return shelf.view(name, layer)
+
+    def worker(self, name: str) -> journal.Entry | None:
+        """What the worker of a run says, or None."""
+        info = self.runs().get(name)
+        return None if info is None else journal.read(Path(info.path))
+
+
+class _Shelf:
+    """One open run, and the last view of each of its layers."""
+
+    def __init__(self, info: RunInfo) -> None:
+        self._path = info.path
+        self._run: Run | None = None
+        self._lock = threading.Lock()
+        self._refreshed_at = -REFRESH_SECONDS
+        self._views: dict[str, View] = {}
+
+    def view(self, name: str, layer: str | None) -> View:
+        with self._lock:
+            if self._run is None:
+                self._run = open_run(self._path)
+            run = self._run
+            if time.monotonic() - self._refreshed_at >= REFRESH_SECONDS:
+                run.refresh()
+                self._refreshed_at = time.monotonic()
+            chosen = layer if layer in run.layers else run.layers[0]
+            result_version = run.results.version
+            last = self._views.get(chosen)
+            status = run.status
+            stale = last is None or (last.version, last.result_version) != (run.version, result_version)
+            if last is not None and not stale and last.status == status:
+                return last
+            result = last.result if last is not None and last.result_version == result_version else None
+            if result is None and result_version:
+                result = run.results.get(chosen, METHOD)
+            view = View(
+                name=name,
+                layer=chosen,
+                layers=run.layers,
+                status=status,
+                epochs=run.epochs,
+                updated_at=run.updated_at,
+                metrics=run.metrics() if stale or last is None else last.metrics,
+                class_names=_class_names(run),
+                result=result,
+                version=run.version,
+                result_version=result_version,
+            )
+            self._views[chosen] = view
+            return view
+
+
+def alive(pid: int) -> bool:
+    """Whether a process of this machine lives (its exit code, if any, not yet read)."""
+    if pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _class_names(run: Run) -> tuple[str, ...] | None:
+    if run.label_names is not None:
+        return run.label_names
+    labels = run.labels
+    if labels is None:
+        return None
+    return tuple(str(code) for code in range(int(labels.max()) + 1))
+
+
+def _unique(info: RunInfo, found: list[RunInfo]) -> str:
+    """The run's name; its whole path where two runs share a name."""
+    return info.name if sum(other.name == info.name for other in found) == 1 else info.path

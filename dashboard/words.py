@@ -1,0 +1,96 @@
+"""The words of the page: status, freshness, what to do. Pure functions from facts to text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import xarray as xr
+
+from hiddenscope.dashboard.figures.template import epoch_text
+from hiddenscope.dashboard.journal import Entry
+
+STATUS = {
+    "training": "training",
+    "finished": "finished",
+    "interrupted": "interrupted",
+    "killed": "killed: the training ended without a word",
+    "unreadable": "cannot be read",
+}
+
+
+def age(seconds: float) -> str:
+    """How old something is, in the largest unit that says enough.
+
+    >>> age(3.2), age(200), age(90_000)
+    ('3 s', '3 min', '25 h')
+    """
+    if seconds < 100:
+        return f"{max(0, round(seconds))} s"
+    if seconds < 6000:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 360_000:
+        return f"{seconds / 3600:.0f} h"
+    return f"{seconds / 86400:.0f} days"
+
+
+def recorded(epoch: float | None) -> str:
+    """The newest recorded epoch.
+
+    >>> recorded(None), recorded(-1.0), recorded(12.0)
+    ('no epoch yet', 'untrained network recorded', 'epoch 12')
+    """
+    if epoch is None:
+        return "no epoch yet"
+    return "untrained network recorded" if epoch == -1 else f"epoch {epoch_text(epoch)}"
+
+
+def freshness(attributes: Mapping[str, Any] | None, newest: float | None, now: float) -> str:
+    """Which epoch the picture covers and how old it is.
+
+    >>> freshness(None, 3.0, 0.0)
+    'no picture yet'
+    >>> freshness({"covers_epoch": 3.0, "computed_at": 10.0}, 4.0, 12.0)
+    'picture of epoch 3, 2 s old'
+    """
+    if attributes is None:
+        return "no picture yet"
+    covers = float(attributes["covers_epoch"])
+    return f"picture of epoch {epoch_text(covers)}, {age(now - float(attributes['computed_at']))} old"
+
+
+def working(entry: Entry | None, layer: str, now: float) -> str:
+    """What is being computed at this moment; empty when nothing is."""
+    if entry is None or entry.state != "embedding" or entry.epoch is None:
+        return ""
+    which = "" if entry.layer == layer else f" of {entry.layer}"
+    return f"embedding epoch {epoch_text(entry.epoch)}{which} for {age(now - entry.since)}"
+
+
+def left_out(result: xr.Dataset | None, shown: str) -> str:
+    """What the picture does not hold: left out when it was embedded, and when it was drawn."""
+    if result is None:
+        return ""
+    seconds = float(result.attrs.get("seconds", 0.0))
+    note = str(result.attrs.get("note", ""))
+    parts = [f"embedded from {note}" if note else "embedded from every step and epoch", f"in {age(seconds)}"]
+    sentence = " ".join(parts)
+    return f"{sentence} \u00b7 {shown}" if shown else sentence
+
+
+def fidelity(attributes: Mapping[str, Any]) -> str:
+    """How far to trust the picture, from whatever measures are stored with it.
+
+    >>> fidelity({"fidelity_intra": 0.98, "fidelity_inter": 0.41, "fidelity_null": 0.01})
+    'neighbors kept: 98 % within steps, 41 % across steps (chance 1 %)'
+    """
+    intra, inter, null = (attributes.get(f"fidelity_{name}") for name in ("intra", "inter", "null"))
+    parts = []
+    if isinstance(intra, float | int):
+        parts.append(f"{100 * intra:.0f} % within steps")
+    if isinstance(inter, float | int):
+        parts.append(f"{100 * inter:.0f} % across steps")
+    if not parts:
+        return ""
+    chance = f" (chance {100 * null:.0f} %)" if isinstance(null, float | int) else ""
+    return f"neighbors kept: {', '.join(parts)}{chance}"
