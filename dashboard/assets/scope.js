@@ -8,7 +8,7 @@
     i2: Int16Array, u2: Uint16Array, i4: Int32Array, u4: Uint32Array,
   };
   const decoded = new WeakMap();
-  const UNIT_COLORS = ["#0072b2", "#e08e00", "#009e73", "#d55e00", "#cc79a7", "#6a51a3"];
+  const UNIT_COLORS = ["#e08e00", "#009e73", "#cc79a7", "#d55e00", "#8c5a32", "#a39200"];
   const TRAIL = [[6, 10, 0.14], [3, 5, 0.3], [1, 2, 0.55]];
   const FRAME_MS = 110;
 

@@ -57,7 +57,7 @@ def embedding(
     Args:
         points: an embedding of dims (epoch, step, unit, component) with at least ``dimensions`` components.
         color: ``"epoch"``, ``"step"``, ``"unit"``, or values whose dims are among epoch, step and unit (its ``name``
-            becomes the title of the color bar; NaN is drawn in the lowest color).
+            becomes the title of the color bar; points that are NaN are drawn gray).
         class_names: given when ``color`` holds integer codes of classes; code -1 means no class.
         dimensions: 3, or 2 for the first two components.
         limit: draw no more than about this many points (`decimate`); by default what software rendering draws
@@ -90,7 +90,7 @@ def embedding(
             "units": shown["unit"].values.tolist(),
             "note": note,
         },
-        margin={"l": 0, "r": 0, "t": 0, "b": 0} if dimensions == 3 else {"l": 40, "r": 16, "t": 12, "b": 36},
+        margin={"l": 0, "r": 0, "t": 0, "b": 0} if dimensions == 3 else {"l": 34, "r": 108, "t": 12, "b": 36},
         showlegend=False,
         hovermode="closest",
         uirevision=f"embedding-{dimensions}",
@@ -98,7 +98,7 @@ def embedding(
     if dimensions == 3:
         titles = {f"{axis}axis": {"title": {"text": f"component {i + 1}"}} for i, axis in enumerate("xyz")}
         camera = {"eye": {"x": 1.0, "y": 1.0, "z": 0.6}, "projection": {"type": "orthographic"}}
-        figure.update_scenes(aspectmode="data", camera=camera, dragmode="turntable", **titles)
+        figure.update_scenes(aspectmode="data", domain_x=[0, 0.88], camera=camera, dragmode="turntable", **titles)
     else:
         figure.update_xaxes(title_text="component 1", showticklabels=False)
         figure.update_yaxes(title_text="component 2", showticklabels=False, scaleanchor="x")
@@ -112,7 +112,7 @@ def _cloud(shown: xr.DataArray, coloring: Coloring, *, dimensions: int, dark: bo
         "colorscale": coloring.scale,
         "cmin": coloring.low,
         "cmax": coloring.high,
-        "colorbar": _bar(coloring, dark=dark),
+        "colorbar": _bar(coloring, dimensions=dimensions, dark=dark),
         "line": {"width": 0},
     }
     shared: dict[str, Any] = {
@@ -139,8 +139,13 @@ def _labels(shown: xr.DataArray) -> npt.NDArray[np.generic]:
     return np.stack([grid.ravel().astype(object) for grid in grids], axis=1)
 
 
-def _bar(coloring: Coloring, *, dark: bool) -> dict[str, object]:
-    bar = colorbar(title=coloring.title, dark=dark) | {"len": 0.62, "x": 1.0, "xanchor": "right", "y": 0.5}
+def _bar(coloring: Coloring, *, dimensions: int, dark: bool) -> dict[str, object]:
+    bar = colorbar(title=coloring.title, dark=dark) | {
+        "len": 0.62,
+        "x": 0.87 if dimensions == 3 else 1.01,
+        "xanchor": "left",
+        "y": 0.5,
+    }
     if coloring.ticks:
         bar |= {"tickvals": [at for at, _ in coloring.ticks], "ticktext": [text for _, text in coloring.ticks]}
     return bar
