@@ -1,0 +1,114 @@
+"""Writing beside the training: a bounded queue, one thread, and nothing that could hold the training up for long."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from hiddenscope.description import Snapshot
+
+
+class Writer(Protocol):
+    """What is done with snapshots; `hiddenscope.store.SnapshotWriter` is one."""
+
+    def append(self, snapshot: Snapshot) -> None: ...
+
+    def finish(self, status: str) -> None: ...
+
+
+class BackgroundWriter:
+    """Hands snapshots to a writer in a thread of its own.
+
+    At most ``queue_size`` snapshots wait. When there is no room, `submit` waits ``max_wait`` seconds at most and then
+    gives the snapshot up; while the writer has not taken another one since, later snapshots are given up at once. After
+    an error in the writer everything is given up: ``error`` has it; ``written`` and ``given_up`` list epochs.
+    """
+
+    def __init__(self, writer: Writer, *, queue_size: int = 4, max_wait: float = 2.0) -> None:
+        if queue_size < 1 or max_wait < 0:
+            raise ValueError(f"needs queue_size >= 1 and max_wait >= 0, got {queue_size} and {max_wait}")
+        self.error: BaseException | None = None
+        self.written: list[float] = []
+        self.given_up: list[float] = []
+        self._writer = writer
+        self._queue_size, self._max_wait = queue_size, max_wait
+        self._waiting: deque[tuple[float, Callable[[], Snapshot]]] = deque()
+        self._changed = threading.Condition()
+        self._stuck = False
+        self._status: str | None = None  # set when the end was asked for
+        self._ended = False
+        self._thread = threading.Thread(target=self._work, name="hiddenscope-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, epoch: float, make: Callable[[], Snapshot]) -> bool:
+        """Queue the snapshot that ``make`` returns when the thread calls it; False if it was given up."""
+        with self._changed:
+            patience = 0.0 if self._stuck else self._max_wait
+            self._changed.wait_for(lambda: self._has_room() or self._is_over(), timeout=patience)
+            if self._is_over() or not self._has_room():
+                self._stuck = not self._is_over()
+                self.given_up.append(epoch)
+                return False
+            self._waiting.append((epoch, make))
+            self._changed.notify_all()
+            return True
+
+    def close(self, status: str, *, timeout: float) -> bool:
+        """Write what waits, finish with ``status`` and end the thread, within ``timeout`` seconds; True if it did.
+
+        When the time is up, the thread is left to the disk it hangs on, and dies with the process.
+        """
+        with self._changed:
+            if self._status is None:
+                self._status = status
+            self._changed.notify_all()
+            return self._changed.wait_for(lambda: self._ended, timeout=timeout)
+
+    @property
+    def waiting(self) -> list[float]:
+        """Epochs that are queued and not yet taken up by the thread."""
+        with self._changed:
+            return [epoch for epoch, _ in self._waiting]
+
+    def _has_room(self) -> bool:
+        return len(self._waiting) < self._queue_size
+
+    def _is_over(self) -> bool:
+        return self.error is not None or self._status is not None
+
+    def _work(self) -> None:
+        while (item := self._next()) is not None:
+            epoch, make = item
+            try:
+                self._writer.append(make())
+            except BaseException as error:
+                with self._changed:
+                    self.error = error
+                    self.given_up += [epoch, *(waiting for waiting, _ in self._waiting)]
+                    self._waiting.clear()
+                break
+            self.written.append(epoch)
+        self._finish()
+
+    def _next(self) -> tuple[float, Callable[[], Snapshot]] | None:
+        """The next item, waited for; None when the end was asked for and nothing waits."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._status is not None)
+            if not self._waiting:
+                return None
+            item = self._waiting.popleft()
+            self._stuck = False
+            self._changed.notify_all()
+            return item
+
+    def _finish(self) -> None:
+        try:
+            self._writer.finish("interrupted" if self.error is not None else self._status or "interrupted")
+        except BaseException as error:
+            self.error = self.error or error
+        finally:
+            with self._changed:
+                self._ended = True
+                self._changed.notify_all()

@@ -1,0 +1,329 @@
+"""Which modules of a model are recorded, and how to read hidden states from what each of them returns.
+
+A *source* is a module with a reader: a function from one call of the module (arguments and output, as a forward hook
+sees them) to readings, each (sample, step, unit). One module can hold several layers: a stacked LSTM has one for each
+of its levels, and its cell states and gates are layers of their own.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from hiddenscope.callbacks.cells import (
+    GRU_GATES,
+    LSTM_GATES,
+    gru_gates,
+    layer_internals,
+    layer_outputs,
+    lstm_gates,
+    read_pass,
+)
+from hiddenscope.description import JSON
+from hiddenscope.errors import RecordingError
+
+Layers = str | Sequence[str] | Callable[[str, nn.Module], bool]
+"""What ``layers=`` accepts; see `find_sources`."""
+
+RECORDABLE = ("h", "c", "gates")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """States from one call of a module, (sample, step, unit); ``lengths`` has the steps of each sample if they differ.
+
+    ``values`` past a sample's length are zeros here; they become NaN when calls are joined.
+    """
+
+    values: Tensor
+    lengths: Tensor | None = None
+
+
+class Reader(Protocol):
+    """From one call of a module to its layers' readings, by the suffix that is added to the module's name."""
+
+    def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> dict[str, Reading]: ...
+
+
+@dataclass(frozen=True)
+class Source:
+    """A module to hook.
+
+    ``wanted`` limits it to some of its layers, by full name; None means all. ``required`` tells a module that was asked
+    for by its name, which must yield states, from one that merely matched a pattern.
+    """
+
+    name: str
+    module: nn.Module
+    read: Reader
+    kind: str
+    directions: int = 1
+    wanted: frozenset[str] | None = None
+    required: bool = True
+    settings: Mapping[str, JSON] = field(default_factory=dict)
+
+
+def is_recurrent(module: nn.Module) -> bool:
+    """Whether torch itself defines the recurrence: an RNN, LSTM or GRU, or one of their cells."""
+    return isinstance(module, (nn.RNNBase, nn.RNNCellBase))
+
+
+def named_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """Every submodule by its name, the model itself by its class; wrappers of ``torch.compile`` are looked through."""
+    found: dict[str, nn.Module] = {}
+    for name, module in model.named_modules():
+        if type(module).__name__ == "OptimizedModule":
+            continue
+        plain = ".".join(part for part in name.split(".") if part != "_orig_mod")
+        found[plain or type(module).__name__.lower()] = module
+    return found
+
+
+def find_sources(model: nn.Module, layers: Layers | None, *, record: Sequence[str]) -> list[Source]:
+    """The modules to record.
+
+    Args:
+        model: any module.
+        layers: names as ``model.named_modules()`` has them; one level of a stacked network (``"lstm.l0"``); patterns,
+            where ``*`` stands for any part of one name between dots and ``**`` for anything; or a function of a name
+            and its module. None takes every recurrent layer.
+        record: any of ``"h"`` (hidden states), ``"c"`` (cell states of LSTMs), ``"gates"``.
+
+    Raises:
+        RecordingError: nothing matches; the message lists what there is.
+    """
+    check_record(record)
+    modules = named_modules(model)
+    if layers is None:
+        chosen = {name: module for name, module in modules.items() if is_recurrent(module)}
+        if not chosen:
+            raise RecordingError(
+                f"{type(model).__name__} has no recurrent layer (RNN, LSTM, GRU or their cells); "
+                f"name the layers to record with layers=, or give extract=. It has {_listing(modules)}"
+            )
+        return [_optional(source_of(name, module, record=record)) for name, module in chosen.items()]
+    if callable(layers):
+        taken = {name: module for name, module in modules.items() if layers(name, module)}
+        if not taken:
+            raise RecordingError(f"layers= chose none of the {len(modules)} modules of {type(model).__name__}")
+        return [_optional(source_of(name, module, record=record)) for name, module in taken.items()]
+    names = [layers] if isinstance(layers, str) else list(layers)
+    if not names:
+        raise RecordingError("layers= is an empty list; leave it out to record every recurrent layer")
+    picked: dict[str, Source] = {}
+    for name in names:
+        for module_name, level in _matches(name, modules):
+            source = source_of(
+                module_name, modules[module_name], record=record, wanted=None if level is None else frozenset([level])
+            )
+            picked[module_name] = _both(picked.get(module_name), replace(source, required=not _is_pattern(name)))
+    return list(picked.values())
+
+
+def _optional(source: Source) -> Source:
+    return replace(source, required=False)
+
+
+def _both(earlier: Source | None, source: Source) -> Source:
+    """One source for a module that was asked for twice."""
+    if earlier is None:
+        return source
+    both = None if earlier.wanted is None or source.wanted is None else earlier.wanted | source.wanted
+    return replace(source, wanted=both, required=earlier.required or source.required)
+
+
+def _is_pattern(name: str) -> bool:
+    return "*" in name or "?" in name
+
+
+def check_record(record: Sequence[str]) -> None:
+    """Raise `ValueError` unless ``record`` holds some of `RECORDABLE` and nothing else."""
+    if isinstance(record, str) or not record or not set(record) <= set(RECORDABLE):
+        raise ValueError(f"record= takes a list of some of {', '.join(map(repr, RECORDABLE))}, got {record!r}")
+
+
+def _matches(wanted: str, modules: Mapping[str, nn.Module]) -> Iterator[tuple[str, str | None]]:
+    """(module name, name of one of its levels or None for all) for a name or pattern."""
+    if wanted in modules:
+        yield wanted, None
+        return
+    if _is_pattern(wanted):
+        pattern = re.compile(_pattern(wanted))
+        found = [name for name in modules if pattern.fullmatch(name)]
+        if found:
+            yield from ((name, None) for name in found)
+            return
+        raise RecordingError(f'got layers pattern "{wanted}", which matches nothing; {_what_there_is(modules)}')
+    owner, _, _ = wanted.rpartition(".l")
+    if isinstance(modules.get(owner), nn.RNNBase) and wanted in _level_names(owner, modules[owner]):
+        yield owner, wanted
+        return
+    near = difflib.get_close_matches(wanted, modules, n=1)
+    hint = f'; did you mean "{near[0]}"?' if near else ""
+    raise RecordingError(f'got layer "{wanted}"; {_what_there_is(modules)}{hint}')
+
+
+def _pattern(glob: str) -> str:
+    parts = re.split(r"(\*\*|\*|\?)", glob)
+    regex = {"**": ".*", "*": "[^.]*", "?": "[^.]"}
+    return "".join(regex.get(part, re.escape(part)) for part in parts)
+
+
+def _level_names(name: str, module: nn.Module) -> list[str]:
+    levels = int(getattr(module, "num_layers", 1))
+    return [f"{name}.l{level}" for level in range(levels)] if levels > 1 else []
+
+
+def _what_there_is(modules: Mapping[str, nn.Module]) -> str:
+    recurrent = [name for name, module in modules.items() if is_recurrent(module)]
+    if recurrent:
+        plural = "layers" if len(recurrent) > 1 else "layer"
+        quoted = ", ".join(f'"{name}"' for name in recurrent)
+        return f"this model has recurrent {plural} {quoted}"
+    return f"this model has no recurrent layer, but {_listing(modules)}"
+
+
+def _listing(modules: Mapping[str, nn.Module], most: int = 12) -> str:
+    names = [f'"{name}" ({type(module).__name__})' for name, module in modules.items()]
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def source_of(name: str, module: nn.Module, *, record: Sequence[str], wanted: frozenset[str] | None = None) -> Source:
+    """A module with the reader that suits it."""
+    kind = type(module).__name__
+    if isinstance(module, nn.RNNBase) and type(module).forward in _TORCH_FORWARDS:
+        settings: dict[str, JSON] = {
+            key: getattr(module, key)
+            for key in ("input_size", "hidden_size", "num_layers", "bidirectional", "batch_first", "proj_size")
+        }
+        read = functools.partial(_read_recurrent, module, tuple(record))
+        return Source(name, module, read, kind, 2 if module.bidirectional else 1, wanted, settings=settings)
+    if isinstance(module, nn.RNNCellBase) and type(module).forward in _TORCH_CELL_FORWARDS:
+        sizes: dict[str, JSON] = {"input_size": module.input_size, "hidden_size": module.hidden_size}
+        read = functools.partial(_read_cell, module, tuple(record))
+        return Source(name, module, read, kind, 1, wanted, settings=sizes)
+    return Source(name, module, functools.partial(_read_output, name, module), kind, 1, wanted)
+
+
+def source_with(name: str, module: nn.Module, extract: Callable[[Any], Tensor]) -> Source:
+    """A module whose output ``extract`` turns into (sample, step, unit)."""
+
+    def read(args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> dict[str, Reading]:
+        values = extract(output)
+        if not isinstance(values, Tensor) or values.ndim != 3:
+            raise RecordingError(
+                f'extract= for layer "{name}" must return a tensor (sample, step, unit), got {_shape(values)}'
+            )
+        return {"": Reading(values)}
+
+    return Source(name, module, read, type(module).__name__)
+
+
+_TORCH_FORWARDS = (nn.RNN.forward, nn.LSTM.forward, nn.GRU.forward)
+_TORCH_CELL_FORWARDS = (nn.RNNCell.forward, nn.LSTMCell.forward, nn.GRUCell.forward)
+
+
+def _read_recurrent(
+    module: nn.RNNBase, record: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+) -> dict[str, Reading]:
+    seen = read_pass(module, args, kwargs, output)
+    outputs = layer_outputs(seen)
+    readings = {}
+    for level, hidden in enumerate(outputs):
+        suffix = f".l{level}" if module.num_layers > 1 else ""
+        if "h" in record:
+            readings[suffix] = Reading(hidden.permute(1, 0, 2), seen.lengths)
+        if set(record) & {"c", "gates"} and module.mode in ("LSTM", "GRU"):
+            internals = layer_internals(seen, outputs, level)
+            for name in _internal_names(module.mode, record):
+                readings[f"{suffix}.{name}"] = Reading(internals[name].permute(1, 0, 2), seen.lengths)
+    return readings
+
+
+def _internal_names(mode: str, record: tuple[str, ...]) -> tuple[str, ...]:
+    gates = (GRU_GATES if mode == "GRU" else LSTM_GATES) if "gates" in record else ()
+    return (("c",) if "c" in record and mode == "LSTM" else ()) + gates
+
+
+def _read_cell(
+    module: nn.RNNCellBase, record: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+) -> dict[str, Reading]:
+    """One step of a loop: the hook of a cell is called once per step."""
+    hidden = output[0] if isinstance(output, tuple) else output
+    readings = {"": Reading(_one_step(hidden))} if "h" in record else {}
+    if isinstance(module, nn.LSTMCell) and "c" in record:
+        readings[".c"] = Reading(_one_step(output[1]))
+    if "gates" in record and isinstance(module, (nn.LSTMCell, nn.GRUCell)):
+        x = args[0] if args else kwargs["input"]
+        hx = args[1] if len(args) > 1 else kwargs.get("hx")
+        before = hx[0] if isinstance(hx, (tuple, list)) else hx
+        if before is None:
+            before = hidden.new_zeros(hidden.shape)
+        none = module.weight_ih.new_zeros(len(module.weight_ih))
+        biases = (module.bias_ih, module.bias_hh) if module.bias else (none, none)
+        with torch.autocast(hidden.device.type, enabled=False):
+            weights = [weight.float() if weight.dtype != torch.float64 else weight for weight in
+                       (module.weight_ih, module.weight_hh, *biases)]  # fmt: skip
+            equations = lstm_gates if isinstance(module, nn.LSTMCell) else gru_gates
+            gates = equations(x.to(weights[0].dtype), before.to(weights[0].dtype), *weights)
+        readings.update({f".{name}": Reading(_one_step(gate)) for name, gate in gates.items()})
+    return readings
+
+
+def _one_step(state: Tensor) -> Tensor:
+    """(sample, unit) or (unit,) as (sample, 1, unit)."""
+    return (state if state.ndim == 2 else state.unsqueeze(0)).unsqueeze(1)
+
+
+def _read_output(
+    name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+) -> dict[str, Reading]:
+    """States of any module: its output, or the first fitting part of it."""
+    found = first_states(output)
+    if found is None:
+        raise RecordingError(
+            f'layer "{name}" ({type(module).__name__}) returned {_shape(output)}; recording needs a floating-point '
+            "tensor (batch, step, feature), or a tuple or mapping that has one. Give extract= for anything else"
+        )
+    if found.is_nested:
+        lengths = torch.tensor([len(part) for part in found.unbind()])
+        return {"": Reading(torch.nested.to_padded_tensor(found, 0.0), lengths)}
+    if found.ndim == 2:
+        return {"": Reading(_one_step(found))}
+    return {"": Reading(found if _batch_first(module) else found.transpose(0, 1))}
+
+
+def first_states(output: Any) -> Tensor | None:
+    """The hidden states in an output: ``last_hidden_state`` where there is one, else the first tensor that fits."""
+    if isinstance(output, Tensor):
+        return output if output.is_floating_point() and (output.is_nested or output.ndim in (2, 3)) else None
+    if isinstance(output, Mapping):
+        parts: list[Any] = [output[key] for key in sorted(output, key=lambda key: key != "last_hidden_state")]
+    elif isinstance(output, (list, tuple)):
+        parts = list(output)
+    else:
+        fields = getattr(output, "__dict__", {})
+        parts = [fields[key] for key in sorted(fields, key=lambda key: key != "last_hidden_state")]
+    tensors = [part for part in parts if isinstance(part, Tensor) and part.is_floating_point()]
+    with_steps = [tensor for tensor in tensors if tensor.is_nested or tensor.ndim == 3]
+    return next(iter(with_steps or [tensor for tensor in tensors if tensor.ndim == 2]), None)
+
+
+def _batch_first(module: nn.Module) -> bool:
+    """What the module, or the first of its parts that has an opinion, says about its axes; batch first otherwise."""
+    return next((bool(m.batch_first) for m in module.modules() if hasattr(m, "batch_first")), True)
+
+
+def _shape(output: Any) -> str:
+    if isinstance(output, Tensor):
+        return f"a {str(output.dtype).removeprefix('torch.')} tensor {tuple(output.shape)}"
+    if isinstance(output, (list, tuple)):
+        return f"a {type(output).__name__} of {', '.join(map(_shape, output)) or 'nothing'}"
+    return f"a {type(output).__name__}"

@@ -1,0 +1,452 @@
+"""The Lightning callback: when states are recorded, and where they go. How they are read is the recorder's business."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from hiddenscope.callbacks.batches import tensors_of
+from hiddenscope.callbacks.budget import Budget
+from hiddenscope.callbacks.folders import RUN_FOLDER, fresh_name, holds_run, is_remote, run_location, shortened
+from hiddenscope.callbacks.layers import check_record, find_sources
+from hiddenscope.callbacks.page import PageProcess, free_port
+from hiddenscope.callbacks.probe import as_probe, probe_of_batches
+from hiddenscope.callbacks.recorder import Extract, Forward, StateRecorder
+from hiddenscope.callbacks.schedules import parse_schedule
+from hiddenscope.callbacks.session import UNTRAINED, Captured, RecordingWarning, Session, warn_of_failure
+from hiddenscope.callbacks.trainers import (
+    all_callbacks,
+    batches_per_epoch,
+    builds_layers_late,
+    data_for_probe,
+    is_dry_run,
+    log_folder,
+    metrics_of,
+    position,
+    refuse_sharded_models,
+)
+from hiddenscope.description import LayerDescription
+from hiddenscope.errors import HiddenscopeError, RecordingError
+
+CLOSING_PATIENCE = 30.0
+"""Seconds that the end of a training waits for the disk at most."""
+
+
+@dataclass
+class _Pending:
+    """A record whose metrics may still grow: the module's own epoch-end hook runs after ours."""
+
+    epoch: float
+    captured: Captured
+    metrics: dict[str, float]
+
+
+class HiddenStateMonitor(pl.Callback):
+    """Records the hidden states of a network after every epoch of its training, for `hiddenscope` to show.
+
+    The training is left exactly as it would be without: the same weights, losses and random numbers. A failure in here
+    warns once and turns the monitor off.
+
+    Args:
+        probe: the sequences whose states are recorded: a batch as the dataloader gives it, a dataloader or data set, a
+            function that returns one of these, or the name of a method of the datamodule or module that does. None
+            takes ``probe_dataloader`` where there is such a method, else samples the validation data, else the
+            training data, seeded and balanced over the classes.
+        layers: names, patterns (``"blocks.*"``), or a function of a name and its module; None takes every recurrent
+            layer.
+        every: ``1``, ``"5 epochs"``, ``"200 steps"``, ``"log"``, a list of epochs, or a function of the epoch; see
+            `parse_schedule`. The untrained network is always recorded, as epoch -1; a record within epoch ``e`` gets
+            a number between ``e - 1`` and ``e``.
+        dashboard: True serves the live page while the training runs, ``"stay"`` leaves it there afterwards.
+        record: ``"h"`` for hidden states, ``"c"`` for cell states of LSTMs, ``"gates"``.
+        extract: for layers that hooks cannot read: a function of model and batch that returns named tensors (sample,
+            step, unit), or by the name of a module a function from its output to such a tensor.
+        forward: how the model is called with a probe batch; None finds out from its signature.
+        logdir: folder or address for the run; None takes the logger's. The run goes into ``hiddenscope`` below it.
+        max_samples: most sequences drawn from a dataloader.
+        max_units, max_steps, max_mb: most units and steps of a layer, and most megabytes of all layers, per epoch;
+            what is beyond is sampled, reproducibly.
+        loop_steps: steps to make room for in cell loops that may run longer once the model is trained.
+        dtype: ``"float32"`` or ``"float16"`` on disk.
+        seed: of the sampling of sequences and units.
+        queue_size, max_wait: records that may wait for the disk, and seconds the training waits for room in that queue
+            before a record is given up.
+        strict: raise what goes wrong in the monitor, instead of warning and going on without it.
+        verbose: print one line at the beginning: what is recorded, how much, where, and how to watch it.
+        storage_options: for remote locations.
+
+    Raises:
+        ValueError: an option has a value that is not understood.
+        RecordingError: before the training, when the model or the probe does not fit.
+    """
+
+    def __init__(
+        self,
+        probe: Any = None,
+        layers: str | list[str] | Callable[[str, nn.Module], bool] | None = None,
+        *,
+        every: int | str | list[int] | Callable[[int], bool] = 1,
+        dashboard: bool | Literal["stay"] = False,
+        record: Sequence[str] = ("h",),
+        extract: Extract | None = None,
+        forward: Forward | None = None,
+        logdir: str | None = None,
+        max_samples: int = 128,
+        max_units: int = 512,
+        max_steps: int = 512,
+        max_mb: float = 16.0,
+        loop_steps: int | None = None,
+        dtype: Literal["float32", "float16"] = "float32",
+        seed: int = 0,
+        queue_size: int = 4,
+        max_wait: float = 2.0,
+        strict: bool = False,
+        verbose: bool = True,
+        storage_options: dict[str, Any] | None = None,
+    ) -> None:
+        check_record(record)
+        if max_samples < 1:
+            raise ValueError(f"max_samples must be at least 1, got {max_samples}")
+        if dashboard not in (True, False, "stay"):
+            raise ValueError(f'dashboard= takes True, False or "stay", got {dashboard!r}')
+        self.probe, self.layers, self.record, self.extract, self.forward = probe, layers, record, extract, forward
+        self.schedule = parse_schedule(every)
+        self.budget = Budget(max_units, max_steps, max_mb)
+        self.dashboard, self.logdir, self.max_samples, self.loop_steps = dashboard, logdir, max_samples, loop_steps
+        self.dtype, self.seed, self.queue_size, self.max_wait = dtype, seed, queue_size, max_wait
+        self.strict, self.verbose, self.storage_options = strict, verbose, storage_options
+        self._key = _identity(probe, layers, every, record, extract, logdir)
+        self._loaded: dict[str, Any] = {}
+        self._forget()
+
+    def _forget(self) -> None:
+        """As before any training."""
+        self._recorder: StateRecorder | None = None
+        self._session: Session | None = None
+        self._page: PageProcess | None = None
+        self._pending: _Pending | None = None
+        self._scalars: dict[str, float] = {}
+        self._name = RUN_FOLDER
+        self._location: str | None = None
+        self._step = 0
+        self._due_at_end = False
+        self._looked_at: tuple[int, int] | None = None
+        self._logged_epoch: int | None = None
+        self._off = False
+
+    @property
+    def state_key(self) -> str:
+        """Differs between monitors of different options, so that several fit on one trainer."""
+        return f"{type(self).__qualname__}[{self._key}]"
+
+    @property
+    def location(self) -> str | None:
+        """The folder or address of the run, once the training has begun."""
+        return self._location
+
+    # Before the training
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Check, before anything expensive happens, that what was asked for can be recorded."""
+        if stage != "fit":
+            return
+        self._forget()
+        refuse_sharded_models(trainer)
+        if builds_layers_late(pl_module):
+            return
+        if self.probe is not None and not isinstance(self.probe, str):
+            self._on_rank_zero(trainer, lambda: self._build_recorder(trainer, pl_module))
+        elif self.extract is None:
+            find_sources(pl_module, self.layers, record=self.record)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Open the run, and record the network as the training finds it."""
+        logdir = self.logdir or log_folder(trainer, self._loaded.get("logdir"))
+        if self.schedule.counts_steps:
+            batches_per_epoch(trainer)
+        if self._recorder is None:
+            self._on_rank_zero(trainer, lambda: self._build_recorder(trainer, pl_module))
+        if is_dry_run(trainer):
+            return
+        start = position(trainer)
+        self._on_rank_zero(trainer, lambda: self._open(trainer, pl_module, logdir, start))
+        self._step = trainer.global_step
+        self._capture(trainer, start)
+        with self._shielded(start):
+            self._submit_first(start)
+            self._start_page(logdir)
+
+    def _build_recorder(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        source = self.probe
+        if source is None or isinstance(source, str):
+            source = data_for_probe(trainer, module, source)
+        self._recorder = StateRecorder(
+            module,
+            as_probe(source, max_samples=self.max_samples, seed=self.seed),
+            layers=self.layers,
+            record=self.record,
+            extract=self.extract,
+            forward=self.forward,
+            budget=self.budget,
+            seed=self.seed,
+            loop_steps=self.loop_steps,
+        )
+
+    def _open(self, trainer: pl.Trainer, module: pl.LightningModule, logdir: str, start: float) -> None:
+        assert self._recorder is not None
+        self._recorder.run_under(trainer.precision_plugin.forward_context, trainer.precision_plugin.convert_input)
+        others = (callback for callback in all_callbacks(trainer) if isinstance(callback, HiddenStateMonitor))
+        taken = {callback._name for callback in others if callback._session is not None}
+        self._name = self._name_of_run(logdir, taken, resumed=start > UNTRAINED)
+        self._location = run_location(logdir, self._name)
+        self._session = Session(
+            self._recorder,
+            self._location,
+            resume_after=start if start > UNTRAINED else None,
+            settings={"every": self.schedule.text, "record": list(self.record), "seed": self.seed},
+            model=type(module).__name__,
+            dtype=self.dtype,
+            queue_size=self.queue_size,
+            max_wait=self.max_wait,
+            storage_options=self.storage_options,
+        )
+        self._loaded = {"logdir": logdir, "name": self._name}
+        if self.verbose:
+            print(headline(self._recorder, self.schedule.text, self._location, logdir), flush=True)
+
+    def _name_of_run(self, logdir: str, taken: set[str], *, resumed: bool) -> str:
+        """On resume the folder that has the run, if it is there; else one that is free."""
+        for name in (str(self._loaded.get("name", RUN_FOLDER)), RUN_FOLDER):
+            there = is_remote(logdir) or holds_run(run_location(logdir, name))
+            if resumed and there and name not in taken:
+                return name
+        return fresh_name(logdir, taken)
+
+    def _submit_first(self, start: float) -> None:
+        """The untrained network; or the resumed one, where the run does not have that epoch already."""
+        if self._session is None or self._pending is None:
+            return
+        if not any(math.isclose(start, epoch, abs_tol=1e-9) for epoch in self._session.epochs):
+            scalars = {f"{self._name}/{name}": value for name, value in self._pending.captured.scalars.items()}
+            self._session.submit(start, self._pending.captured, scalars)
+        self._pending = None
+
+    def _start_page(self, logdir: str) -> None:
+        if self._session is None or not self.dashboard:
+            return
+        self._page = PageProcess(logdir, port=free_port())
+        print(f"hiddenscope: watch at {self._page.address}", flush=True)
+
+    # During the training
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Send off the record of the epoch before, now that all its metrics are known."""
+        self._settle(trainer)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Record within an epoch, where the schedule counts steps; the epoch's last batch waits for the epoch's end."""
+        before, self._step = self._step, trainer.global_step
+        if not self.schedule.after_steps(before, self._step) or is_dry_run(trainer):
+            return
+        if trainer.is_last_batch:
+            self._due_at_end = True
+            return
+        self._capture(trainer, trainer.current_epoch - 1 + (batch_idx + 1) / batches_per_epoch(trainer))
+        self._settle(trainer)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log the scalars with the validation at the end of an epoch: early stopping may look for them there."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking and trainer.is_last_batch:
+            self._look(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Record the epoch, unless its validation has done so; its metrics follow when all are known."""
+        self._look(trainer, pl_module)
+        metrics = metrics_of(trainer)
+        if self._pending is not None:
+            self._pending.metrics.update(metrics)
+        self._due_at_end = False
+        self._watch_page()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Send off the last epoch."""
+        self._settle(trainer)
+
+    def _look(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Record the epoch that ends, if it is due and not recorded since the last optimiser step; log the scalars."""
+        if is_dry_run(trainer):
+            return
+        epoch = trainer.current_epoch
+        due = self.schedule.after_epoch(epoch) or self._due_at_end
+        current = self._looked_at == (epoch, trainer.global_step)
+        if due and not current:
+            self._capture(trainer, float(epoch))
+            self._looked_at = (epoch, trainer.global_step)
+        if self._scalars and self._logged_epoch != epoch:
+            self._logged_epoch = epoch
+            module.log_dict(self._scalars, on_step=False, on_epoch=True, batch_size=1)
+
+    def _capture(self, trainer: pl.Trainer, epoch: float) -> None:
+        """Read the states on the first process; give the scalars to all of them."""
+        named: dict[str, float] | None = None
+        with self._shielded(epoch):
+            if self._session is not None:
+                captured = self._session.capture()
+                self._pending = _Pending(epoch, captured, {})
+                named = {f"{self._name}/{name}": value for name, value in captured.scalars.items()}
+        if trainer.world_size > 1:
+            named = trainer.strategy.broadcast(named)
+        self._scalars = named or self._scalars
+
+    def _settle(self, trainer: pl.Trainer) -> None:
+        """Hand the pending record to the writer, with the metrics as they are now."""
+        if is_dry_run(trainer):
+            return
+        metrics = metrics_of(trainer)
+        self._submit_pending(metrics)
+
+    def _submit_pending(self, metrics: Mapping[str, float]) -> None:
+        pending, self._pending = self._pending, None
+        if pending is None or self._session is None:
+            return
+        with self._shielded(pending.epoch):
+            self._session.submit(pending.epoch, pending.captured, {**pending.metrics, **metrics})
+
+    def _watch_page(self) -> None:
+        """Say once that the page is gone, if it is."""
+        death = None if self._page is None else self._page.death()
+        if self._page is not None and death is not None:
+            self._page.stop()
+            self._page = None
+            warnings.warn(
+                f"hiddenscope: the live page has ended ({death}); recording goes on. "
+                f"Start it again with: hiddenscope dashboard {shortened(str(self._loaded['logdir']))}",
+                RecordingWarning,
+                stacklevel=2,
+            )
+
+    # After the training, however it ends
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Write what waits and close the run."""
+        if stage == "fit":
+            self._close("finished")
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """The only hook that runs when the training fails or is interrupted: write what there is."""
+        self._submit_pending({})
+        self._close("interrupted")
+
+    def _close(self, status: str) -> None:
+        session, self._session = self._session, None
+        page, self._page = self._page, None
+        self._recorder = None
+        if page is not None and self.dashboard != "stay":
+            with contextlib.suppress(OSError):
+                page.stop()
+        if session is None:
+            return
+        ended = session.finish(status, timeout=CLOSING_PATIENCE)
+        lost = session.unwritten()
+        try:
+            session.raise_failure()
+            if not ended:
+                raise TimeoutError(f"the disk has not answered for {CLOSING_PATIENCE:g} s")
+        except Exception as error:
+            self._turn_off(error, f"epoch {lost[0]:g}" if lost else "the end of the run")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Which folder holds the run, so that a resumed training finds it."""
+        return dict(self._loaded)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """See `state_dict`."""
+        self._loaded = dict(state_dict)
+
+    # Never in the way
+
+    @contextlib.contextmanager
+    def _shielded(self, epoch: float) -> Iterator[None]:
+        """A failure in this block turns the monitor off, with one warning; or is raised, with ``strict``."""
+        try:
+            yield
+        except Exception as error:
+            self._turn_off(error, f"epoch {epoch:g}")
+
+    def _turn_off(self, error: Exception, lost: str) -> None:
+        session, self._session = self._session, None
+        self._pending = None
+        if session is not None:
+            session.finish("interrupted", timeout=0.0)
+        if self.strict:
+            raise error
+        warn_of_failure(error, self._location or "the run", first_lost=lost)
+
+    def _on_rank_zero(self, trainer: pl.Trainer, action: Callable[[], None]) -> None:
+        """Run ``action`` on the first process; what it says about wrong use is raised on every process."""
+        failure: Exception | None = None
+        if trainer.is_global_zero and not self._off:
+            try:
+                action()
+            except Exception as error:
+                if self.strict or isinstance(error, (HiddenscopeError, ValueError)):
+                    failure = error
+                else:
+                    self._off = True
+                    self._turn_off(error, "epoch -1")
+        if trainer.world_size > 1:
+            said = trainer.strategy.broadcast(None if failure is None else str(failure))
+            if failure is None and said is not None:
+                raise RecordingError(said)
+        if failure is not None:
+            raise failure
+
+
+def headline(recorder: StateRecorder, schedule: str, location: str, logdir: str) -> str:
+    """One line: what is recorded, how much, where, and how to watch it."""
+    layers = ", ".join(f"{layer.name} ({_extent(layer)})" for layer in recorder.layers[:4])
+    if len(recorder.layers) > 4:
+        layers += f" and {len(recorder.layers) - 4} more"
+    return (
+        f"hiddenscope: recording {layers} on {recorder.sample_count} sequences {schedule}, "
+        f"{recorder.bytes_per_epoch / 1e6:.2g} MB each, in {shortened(location)}; "
+        f"watch with: hiddenscope dashboard {shortened(logdir)}"
+    )
+
+
+def _extent(layer: LayerDescription) -> str:
+    def kept(count: int, total: Any, what: str) -> str:
+        return f"{count} {what}" if total in (None, count) else f"{count} of {total} {what}"
+
+    units = kept(layer.units.size, layer.settings.get("all_units"), "units")
+    return f"{units}, {kept(layer.steps.size, layer.settings.get('all_steps'), 'steps')}"
+
+
+def _identity(*options: Any) -> str:
+    """A short digest of options that is the same in every process."""
+    return hashlib.sha256("; ".join(map(_plain, options)).encode()).hexdigest()[:8]
+
+
+def _plain(option: Any) -> str:
+    if option is None or isinstance(option, (str, int, float)):
+        return repr(option)
+    if isinstance(option, Mapping):
+        return repr(sorted(option))
+    if callable(option) and not isinstance(option, torch.Tensor):
+        return str(getattr(option, "__qualname__", type(option).__qualname__))
+    if isinstance(option, torch.Tensor) or any(True for _ in tensors_of(option)):
+        return probe_of_batches([option]).fingerprint
+    if isinstance(option, Sequence):
+        return repr(list(option))
+    return type(option).__qualname__

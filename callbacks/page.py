@@ -1,0 +1,81 @@
+"""The live page as a process of its own beside the training, which does not care when it is killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+
+FIRST_PORT = 8050
+_TRIES = 100
+
+
+class PageProcess:
+    """``hiddenscope dashboard`` in a process group of its own, so that Ctrl-C in the training does not reach it."""
+
+    def __init__(self, logdir: str, *, port: int) -> None:
+        self.port = port
+        self.address = f"http://127.0.0.1:{port}"
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed by stop
+        command = [sys.executable, "-m", "hiddenscope", "dashboard", logdir, "--port", str(port)]
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=self._errors,
+            start_new_session=True,
+        )
+
+    @property
+    def pid(self) -> int:
+        """The process, which is also the id of its group."""
+        return self._process.pid
+
+    def death(self) -> str | None:
+        """Why the page is gone, in a few words; None while it lives."""
+        code = self._process.poll()
+        if code is None:
+            return None
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        return f"exit code {code}" + (f", {lines[-1][:200]}" if lines else "")
+
+    def stop(self, *, patience: float = 5.0) -> None:
+        """End the page and everything it started; again, it does nothing."""
+        if os.name == "posix":
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGTERM)
+        else:
+            self._process.terminate()
+        try:
+            self._process.wait(patience)
+        except subprocess.TimeoutExpired:
+            if os.name == "posix":
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self.pid, signal.SIGKILL)
+            self._process.kill()
+            self._process.wait(patience)
+        self._errors.close()
+
+
+def free_port(first: int = FIRST_PORT) -> int:
+    """The first port from ``first`` on that nobody on this machine listens on.
+
+    Raises:
+        OSError: a hundred ports in a row are in use.
+    """
+    for port in range(first, first + _TRIES):
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as attempt:
+            attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                attempt.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise OSError(
+        f"ports {first} to {first + _TRIES - 1} are all in use; start hiddenscope dashboard with --port yourself"
+    )

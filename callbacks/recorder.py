@@ -1,0 +1,369 @@
+"""How hidden states are read: hooks on the chosen layers during one forward of the probe. Needs torch, no Trainer."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hiddenscope.callbacks.batches import Call, copied, find_call
+from hiddenscope.callbacks.budget import Budget, IntArray, choose
+from hiddenscope.callbacks.layers import (
+    Layers,
+    Reading,
+    Source,
+    check_record,
+    find_sources,
+    named_modules,
+    source_with,
+)
+from hiddenscope.callbacks.probe import Probe
+from hiddenscope.callbacks.undisturbed import undisturbed
+from hiddenscope.description import JSON, LayerDescription, RunDescription
+from hiddenscope.errors import RecordingError
+
+Extract = Callable[[nn.Module, Any], Mapping[str, Tensor]] | Mapping[str, Callable[[Any], Tensor]]
+"""A function of model and batch that returns named tensors (sample, step, unit); or, by the name of a module, a
+function from that module's output to such a tensor."""
+
+Forward = Callable[[nn.Module, Any], Any]
+"""How to call the model with a probe batch; what it returns is ignored."""
+
+
+@dataclass(frozen=True)
+class States:
+    """Hidden states of every layer, float32 tensors (step, unit, sample) on the model's device; padding is NaN.
+
+    ``nonfinite`` counts, by layer, the activations that are NaN or infinite without being padding. ``steps_dropped``
+    counts the steps beyond those described, when a loop has become longer than it was.
+    """
+
+    values: dict[str, Tensor]
+    nonfinite: dict[str, Tensor]
+    steps_dropped: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Raw:
+    """One layer on the whole probe: (sample, step, unit) in any floating type, before steps are chosen."""
+
+    values: Tensor
+    nonfinite: Tensor
+    calls: int
+
+
+class StateRecorder:
+    """Reads the hidden states of a model on a probe, again and again, leaving the model as it was.
+
+    Building it runs the probe through the model once, so whatever cannot work fails here.
+
+    Args:
+        model: any module.
+        probe: what the model is shown.
+        layers: which layers, see `find_sources`; None for every recurrent one.
+        record: hidden states ``"h"``, cell states ``"c"``, ``"gates"``.
+        extract: for layers that hooks cannot read, see `Extract`.
+        forward: how the model is called with a batch; None finds out, see `ways_to_call`.
+        budget: how much of large layers is kept.
+        seed: of the choice of units.
+        loop_steps: steps to make room for in cell loops, whose length may grow while the model trains.
+
+    Raises:
+        RecordingError: there is no such layer, a layer returns nothing that could be recorded, or the model rejects
+            the probe.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        probe: Probe,
+        *,
+        layers: Layers | None = None,
+        record: Sequence[str] = ("h",),
+        extract: Extract | None = None,
+        forward: Forward | None = None,
+        budget: Budget | None = None,
+        seed: int = 0,
+        loop_steps: int | None = None,
+    ) -> None:
+        self.model = model
+        self.probe = probe
+        self._around: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
+        self._prepare: Callable[[Any], Any] | None = None
+        self._run: Callable[[Call, Any], Any] = lambda call, batch: call(self.model, batch)
+        self._extract = extract if callable(extract) else None
+        check_record(record)
+        self._sources = _all_sources(model, layers, record, extract)
+        self._units: dict[str, Tensor] = {}
+        self._call = self._find_call(forward)
+        first = self._settle(self._raw())
+        self._steps_chosen: dict[str, IntArray] = {}
+        self._units_chosen: dict[str, IntArray] = {}
+        self._sizes = {name: _size(raw, loop_steps) for name, raw in first.items()}
+        self.sample_count = next(iter(self._sizes.values()))[2]
+        for name, (steps, units) in choose(self._sizes, budget or Budget(), seed=seed).items():
+            self._steps_chosen[name], self._units_chosen[name] = steps, units
+            if len(units) < self._sizes[name][1]:
+                self._units[name] = torch.from_numpy(units)
+        self.layers = tuple(self._describe(name) for name in first)
+
+    @property
+    def bytes_per_epoch(self) -> int:
+        """Size of one record as float32."""
+        return sum(layer.steps.size * layer.units.size for layer in self.layers) * self.sample_count * 4
+
+    def description(self, *, model: str | None = None, settings: Mapping[str, JSON] | None = None) -> RunDescription:
+        """What a run of this recorder holds."""
+        probe = self.probe
+        inputs, positions = probe.inputs, self._per_sample(probe.positions)
+        return RunDescription(
+            layers=self.layers,
+            samples=np.arange(self.sample_count) if positions is None else positions,
+            labels=self._per_sample(probe.labels),
+            label_names=None,
+            probe_fingerprint=probe.fingerprint,
+            model=model or type(self.model).__name__,
+            settings={"called_as": self._call.text, **(settings or {})},
+            probe=inputs if inputs is not None and len(inputs) == self.sample_count else None,
+        )
+
+    def run_under(
+        self, around: Callable[[], contextlib.AbstractContextManager[Any]], prepare: Callable[[Any], Any]
+    ) -> None:
+        """From now on run the model inside ``around()``, such as autocast, on batches that ``prepare`` has cast."""
+        self._around, self._prepare = around, prepare
+
+    def read(self) -> States:
+        """The hidden states as they are now."""
+        raw = self._raw()
+        values, dropped = {}, {}
+        for layer in self.layers:
+            if layer.name not in raw:
+                raise RecordingError(f'layer "{layer.name}" took no part in the forward of the probe')
+            found = raw[layer.name].values
+            if found.shape[0] != self.sample_count:
+                raise RecordingError(
+                    f'layer "{layer.name}" saw {found.shape[0]} sequences, and {self.sample_count} at the beginning'
+                )
+            values[layer.name] = _steps_of(found, self._steps_chosen[layer.name])
+            if found.shape[1] > self._sizes[layer.name][0]:
+                dropped[layer.name] = found.shape[1] - self._sizes[layer.name][0]
+        return States(values, {layer.name: raw[layer.name].nonfinite for layer in self.layers}, dropped)
+
+    def _find_call(self, forward: Forward | None) -> Call:
+        if forward is not None:
+            own = Call("forward=", lambda batch: ((batch,), {}))
+            given = forward
+            self._run = lambda call, batch: given(self.model, batch)
+            try:
+                self._attempt(own)
+            except RecordingError:
+                raise
+            except Exception as error:
+                raise RecordingError(f"forward= raised {type(error).__name__}: {error}") from error
+            return own
+        if self._extract is not None and not self._sources:
+            return Call("extract=", lambda batch: ((batch,), {}))
+        return find_call(_uncompiled(self.model), self.probe.batches[0], self._attempt)
+
+    def _attempt(self, call: Call) -> None:
+        with self._looking():
+            for batch in self.probe.batches[:1]:
+                self._run(call, self._ready(batch))
+
+    @contextlib.contextmanager
+    def _looking(self) -> Iterator[None]:
+        with undisturbed(self.model), self._around():
+            yield
+
+    def _ready(self, batch: Any) -> Any:
+        fresh = copied(batch, _device_of(self.model))
+        return fresh if self._prepare is None else self._prepare(fresh)
+
+    def _raw(self) -> dict[str, _Raw]:
+        """Every layer's states on the whole probe."""
+        parts: dict[str, list[_Raw]] = {}
+        with self._looking():
+            for batch in self.probe.batches:
+                for name, raw in self._one_batch(batch).items():
+                    parts.setdefault(name, []).append(raw)
+            return {name: _along_samples(raws) for name, raws in parts.items()}
+
+    def _one_batch(self, batch: Any) -> dict[str, _Raw]:
+        collected: dict[str, list[Reading]] = {}
+        if self._sources:
+            with self._hooks(collected):
+                self._run(self._call, self._ready(batch))
+        if self._extract is not None:
+            for name, values in self._extract(self.model, self._ready(batch)).items():
+                if not isinstance(values, Tensor) or values.ndim != 3:
+                    raise RecordingError(f'extract= must return tensors (sample, step, unit); "{name}" is not one')
+                collected.setdefault(name, []).append(self._kept(name, Reading(values)))
+        return {name: _along_steps(readings) for name, readings in collected.items()}
+
+    @contextlib.contextmanager
+    def _hooks(self, collected: dict[str, list[Reading]]) -> Iterator[None]:
+        handles = []
+        try:
+            for source in self._sources:
+                hook = self._hook(source, collected)
+                handles.append(source.module.register_forward_hook(hook, with_kwargs=True))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _hook(self, source: Source, collected: dict[str, list[Reading]]) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            try:
+                readings = source.read(args, kwargs, output)
+            except RecordingError:
+                if source.required:
+                    raise
+                return
+            for suffix, reading in readings.items():
+                name = source.name + suffix
+                if source.wanted is None or any(name == one or name.startswith(f"{one}.") for one in source.wanted):
+                    collected.setdefault(name, []).append(self._kept(name, reading))
+
+        return hook
+
+    def _kept(self, name: str, reading: Reading) -> Reading:
+        """A copy (the model may go on to write into its output) of the units that are kept."""
+        values = reading.values.detach()
+        units = self._units.get(name)
+        if units is None:
+            return Reading(values.clone(), reading.lengths)
+        if units.device != values.device:
+            units = self._units[name] = units.to(values.device)
+        return Reading(values.index_select(2, units), reading.lengths)
+
+    def _settle(self, raw: dict[str, _Raw]) -> dict[str, _Raw]:
+        """The layers that will be recorded, of those that the first forward yielded."""
+        silent = [s.name for s in self._sources if s.required and not any(_belongs(name, s) for name in raw)]
+        if silent or not raw:
+            names = ", ".join(f'"{name}"' for name in silent or [source.name for source in self._sources])
+            raise RecordingError(
+                f"nothing could be recorded from {names}: not called in the forward of the probe, "
+                "or without the states that record= asks for"
+            )
+        counts = Counter(len(entry.values) for entry in raw.values())
+        labels = self.probe.labels
+        expected = len(labels) if labels is not None and len(labels) in counts else counts.most_common(1)[0][0]
+        other = {name: len(entry.values) for name, entry in raw.items() if len(entry.values) != expected}
+        required = {name for name in other for s in self._sources if s.required and _belongs(name, s)}
+        if required:
+            name = min(required)
+            raise RecordingError(
+                f'layer "{name}" sees {other[name]} sequences where others see {expected}; record it with a '
+                "monitor of its own, or give extract= to bring it into the shape (sample, step, unit)"
+            )
+        empty = [name for name, entry in raw.items() if 0 in entry.values.shape]
+        if empty:
+            raise RecordingError(f'layer "{empty[0]}" gave no states: shape {tuple(raw[empty[0]].values.shape)}')
+        return {name: entry for name, entry in raw.items() if name not in other}
+
+    def _describe(self, name: str) -> LayerDescription:
+        source = next((source for source in self._sources if _belongs(name, source)), None)
+        units, total = self._units_chosen[name], self._sizes[name][1]
+        labels: Any = units
+        if source is not None and source.directions == 2:
+            half = total // 2
+            labels = np.array([f"forward {unit}" if unit < half else f"backward {unit - half}" for unit in units])
+        sizes: dict[str, JSON] = {"all_units": total, "all_steps": self._sizes[name][0]}
+        settings = {**(source.settings if source else {}), **sizes}
+        kind = source.kind if source else "extract"
+        return LayerDescription(name, kind, labels, self._steps_chosen[name], settings)
+
+    def _per_sample(self, values: IntArray | None) -> IntArray | None:
+        return values if values is not None and len(values) == self.sample_count else None
+
+
+def _all_sources(
+    model: nn.Module, layers: Layers | None, record: Sequence[str], extract: Extract | None
+) -> list[Source]:
+    sources = find_sources(model, layers, record=record) if layers is not None or extract is None else []
+    if isinstance(extract, Mapping):
+        modules = named_modules(model)
+        for name, function in extract.items():
+            if name not in modules:
+                find_sources(model, name, record=record)  # raises, saying what there is
+            sources = [source for source in sources if source.name != name]
+            sources.append(source_with(name, modules[name], function))
+    return sources
+
+
+def _belongs(name: str, source: Source) -> bool:
+    return name == source.name or name.startswith(f"{source.name}.")
+
+
+def _uncompiled(model: nn.Module) -> nn.Module:
+    inner = getattr(model, "_orig_mod", model)
+    return inner if isinstance(inner, nn.Module) else model
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    tensor = next((tensor for tensors in (model.parameters(), model.buffers()) for tensor in tensors), None)
+    return torch.device("cpu") if tensor is None else tensor.device
+
+
+def _size(raw: _Raw, loop_steps: int | None) -> tuple[int, int, int]:
+    samples, steps, units = raw.values.shape
+    return (max(steps, loop_steps) if loop_steps and raw.calls > 1 else steps), units, samples
+
+
+def _along_steps(readings: Sequence[Reading]) -> _Raw:
+    """All calls of a module in one forward, one after another along steps; padding becomes NaN.
+
+    A later call with fewer samples is taken to have lost the last ones, as loops over sequences sorted by length do.
+    """
+    nonfinite = torch.stack([(~torch.isfinite(reading.values)).sum() for reading in readings]).sum()
+    parts = [_masked(reading) for reading in readings]
+    samples = max(len(part) for part in parts)
+    units = parts[0].shape[2]
+    if any(part.shape[2] != units for part in parts):
+        raise RecordingError("a layer has other units in one call than in another; give extract= for it")
+    parts = [_padded(part, samples=samples) for part in parts]
+    return _Raw(parts[0] if len(parts) == 1 else torch.cat(parts, dim=1), nonfinite, len(parts))
+
+
+def _masked(reading: Reading) -> Tensor:
+    if reading.lengths is None:
+        return reading.values
+    steps = torch.arange(reading.values.shape[1])
+    padding = (steps.unsqueeze(0) >= reading.lengths.cpu().unsqueeze(1)).unsqueeze(-1)
+    return reading.values.masked_fill_(padding.to(reading.values.device), float("nan"))
+
+
+def _padded(values: Tensor, *, samples: int | None = None, steps: int | None = None) -> Tensor:
+    """``values`` (sample, step, unit) grown with NaN to so many samples or steps."""
+    shape = (samples or values.shape[0], steps or values.shape[1], values.shape[2])
+    if shape == values.shape:
+        return values
+    grown = values.new_full(shape, float("nan"))
+    grown[: values.shape[0], : values.shape[1]] = values
+    return grown
+
+
+def _along_samples(raws: Sequence[_Raw]) -> _Raw:
+    """The batches of a probe, one after another along samples; shorter batches end in NaN steps."""
+    if len(raws) == 1:
+        return raws[0]
+    steps = max(raw.values.shape[1] for raw in raws)
+    values = torch.cat([_padded(raw.values, steps=steps) for raw in raws])
+    return _Raw(values, torch.stack([raw.nonfinite for raw in raws]).sum(), max(raw.calls for raw in raws))
+
+
+def _steps_of(values: Tensor, chosen: IntArray) -> Tensor:
+    """The chosen steps of (sample, step, unit), as float32 (step, unit, sample); steps that are not there are NaN."""
+    there = chosen[chosen < values.shape[1]]
+    if len(there) < values.shape[1]:
+        values = values.index_select(1, torch.from_numpy(there).to(values.device))
+    values = _padded(values, steps=len(chosen))
+    return values.permute(1, 2, 0).to(torch.float32, memory_format=torch.contiguous_format).contiguous()

@@ -1,0 +1,92 @@
+"""Cheap numbers about a layer, logged with every epoch so that loggers draw them and early stopping can watch them.
+
+They are computed in the space of activations, in milliseconds; the entropies of the embedding are another, better and
+slower thing.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_MOST_ROWS = 1024
+_MOST_UNITS = 128
+
+
+def dispersion(states: Tensor) -> Tensor:
+    """How differently the units answer to different sequences.
+
+    The standard deviation over samples, averaged over units and steps; 0 when all sequences look the same to the layer.
+
+    Args:
+        states: (step, unit, sample); NaN where a sequence has ended.
+
+    >>> dispersion(torch.tensor([[[0.0, 2.0], [1.0, 1.0]]])).item()
+    0.5
+    """
+    there = ~torch.isnan(states)
+    count = there.sum(dim=-1)
+    filled = torch.where(there, states, 0.0)
+    mean = filled.sum(dim=-1) / count.clamp(min=1)
+    squares = torch.where(there, (states - mean.unsqueeze(-1)) ** 2, 0.0).sum(dim=-1) / count.clamp(min=1)
+    known = count > 0
+    return torch.where(known, squares.sqrt(), 0.0).sum() / known.sum()
+
+
+def entropy(states: Tensor) -> Tensor:
+    """How many directions of activation space the layer uses: ln((tr C)**2 / tr(C**2)), in nats.
+
+    C is the covariance of the units over samples and steps. This is the Rényi entropy of order 2 of C's normalized
+    spectrum, so its exponential is the participation ratio: 0 when one direction holds all variance, ln(units) when
+    all hold the same. A layer that does not vary at all has 0. Large layers are thinned, evenly, to 128 units and 1,024
+    rows.
+
+    Args:
+        states: (step, unit, sample); rows with NaN or infinity are left out. NaN when fewer than two rows remain.
+
+    >>> line = torch.outer(torch.linspace(0, 1, 8), torch.tensor([1.0, -1.0]))
+    >>> round(entropy(line.reshape(8, 2, 1)).item(), 6)
+    0.0
+    """
+    units = states[:, :: -(-states.shape[1] // _MOST_UNITS)]
+    rows = units.permute(0, 2, 1).reshape(-1, units.shape[1])
+    rows = rows[:: -(-len(rows) // _MOST_ROWS)]
+    good = torch.isfinite(rows).all(dim=1)
+    count = good.sum()
+    clean = torch.where(good.unsqueeze(1), rows, 0.0).double()
+    centered = torch.where(good.unsqueeze(1), clean - clean.sum(dim=0) / count, 0.0)
+    gram = centered.T @ centered if centered.shape[1] <= centered.shape[0] else centered @ centered.T
+    total, squared = gram.diagonal().sum(), (gram**2).sum()
+    value = torch.where(squared > 0, torch.log(total**2 / squared.clamp(min=torch.finfo(squared.dtype).tiny)), 0.0)
+    return torch.where(count > 1, value, torch.nan)
+
+
+def change(states: Tensor, before: Tensor) -> Tensor:
+    """Root mean square difference of each activation from what it was at the record before; NaN steps left out.
+
+    >>> change(torch.full((2, 3, 4), 0.5), torch.zeros(2, 3, 4)).item()
+    0.5
+    """
+    difference = states - before
+    there = ~torch.isnan(difference)
+    return (torch.where(there, difference, 0.0).square().sum() / there.sum()).sqrt()
+
+
+def summarize(
+    values: dict[str, Tensor], before: dict[str, Tensor] | None, nonfinite: dict[str, Tensor]
+) -> dict[str, float]:
+    """The scalars of every layer, named ``layer/scalar``. ``change`` is there when there is something before it.
+
+    ``nonfinite`` is the number of activations that are NaN or infinite.
+    """
+    found: dict[str, Tensor] = {}
+    for layer, states in values.items():
+        found[f"{layer}/dispersion"] = dispersion(states)
+        found[f"{layer}/entropy"] = entropy(states)
+        if before is not None:
+            found[f"{layer}/change"] = change(states, before[layer])
+        found[f"{layer}/nonfinite"] = nonfinite[layer]
+    if not found:
+        return {}
+    together = torch.stack([value.to(torch.float64) for value in found.values()])  # one transfer from the device
+    return dict(zip(found, together.tolist(), strict=True))

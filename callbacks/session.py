@@ -1,0 +1,330 @@
+"""One recording from its first snapshot to its last: the recorder, the scalars and the writer, tied together.
+
+The plain-PyTorch door is `record`; the Lightning callback goes through the same `Session`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import warnings
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from hiddenscope.callbacks.background import BackgroundWriter
+from hiddenscope.callbacks.budget import Budget
+from hiddenscope.callbacks.folders import run_location
+from hiddenscope.callbacks.layers import Layers
+from hiddenscope.callbacks.probe import as_probe
+from hiddenscope.callbacks.recorder import Extract, Forward, StateRecorder
+from hiddenscope.callbacks.scalars import summarize
+from hiddenscope.description import JSON, Snapshot
+from hiddenscope.store import SnapshotWriter
+
+UNTRAINED = -1.0
+"""The epoch number of the network before its first training step."""
+
+
+class RecordingWarning(UserWarning):
+    """Something was not recorded, or is recorded in a way that deserves a look. The training is not affected."""
+
+
+@dataclass(frozen=True)
+class Captured:
+    """States on their way to the writer, and the scalars that were computed from them."""
+
+    values: dict[str, Tensor]
+    scalars: dict[str, float]
+
+
+class Session:
+    """A run being written. ``capture`` reads the model now; ``submit`` hands what it read to the writer thread.
+
+    Args:
+        recorder: reads the states.
+        location: the run's own folder or address.
+        resume_after: go on with the run that is there, after this epoch; None begins a new one.
+        settings: stored with the run, for the reader's eyes.
+        model: what to call the model; None takes the name of its class.
+        dtype: ``"float32"`` or ``"float16"`` on disk.
+        queue_size: snapshots that may wait for the disk.
+        max_wait: seconds to wait for the disk before a snapshot is given up.
+        storage_options: for remote locations.
+
+    Raises:
+        RecordingError, RunLockedError: see `SnapshotWriter.open`.
+    """
+
+    def __init__(
+        self,
+        recorder: StateRecorder,
+        location: str | os.PathLike[str],
+        *,
+        resume_after: float | None = None,
+        settings: Mapping[str, JSON] | None = None,
+        model: str | None = None,
+        dtype: str = "float32",
+        queue_size: int = 4,
+        max_wait: float = 2.0,
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.recorder = recorder
+        self.location = str(location)
+        writer = SnapshotWriter.open(
+            location,
+            recorder.description(model=model, settings=settings),
+            resume_after=resume_after,
+            dtype=dtype,
+            storage_options=storage_options,
+        )
+        self.epochs = writer.epochs
+        self._writer = BackgroundWriter(writer, queue_size=queue_size, max_wait=max_wait)
+        self._before: dict[str, Tensor] | None = None
+        self._flagged = False
+        self._drop_flagged = False
+        self._told_of: int = 0
+        _OPEN.add(self)
+
+    def capture(self) -> Captured:
+        """Read the model's states and compute their scalars."""
+        states = self.recorder.read()
+        scalars = summarize(states.values, self._before, states.nonfinite)
+        self._before = states.values
+        self._flag(scalars, states.steps_dropped)
+        return Captured(states.values, scalars)
+
+    def submit(self, epoch: float, captured: Captured, metrics: Mapping[str, float]) -> bool:
+        """Queue a snapshot; False if it had to be given up (a warning has said so, once per outage)."""
+        arrays = to_host(captured.values)
+        numbers = dict(metrics)
+        accepted = self._writer.submit(epoch, lambda: Snapshot(epoch, arrays(), numbers))
+        if self._writer.error is not None:
+            raise self._writer.error
+        lost = len(self._writer.given_up)
+        if not accepted and self._told_of == 0:
+            warnings.warn(
+                f"hiddenscope: {self.location} takes too long to write, so epoch {epoch:g} is not recorded; the "
+                "training goes on, and recording too, as far as the disk keeps up",
+                RecordingWarning,
+                stacklevel=2,
+            )
+        self._told_of = lost if not accepted else 0
+        return accepted
+
+    def raise_failure(self) -> None:
+        """Raise what went wrong in the writer thread, if anything did."""
+        if self._writer.error is not None:
+            raise self._writer.error
+
+    @property
+    def given_up(self) -> list[float]:
+        """Epochs that were not recorded."""
+        return list(self._writer.given_up)
+
+    @property
+    def written(self) -> list[float]:
+        """Epochs that are committed to the run by this session."""
+        return list(self._writer.written)
+
+    def finish(self, status: str, *, timeout: float = 30.0) -> bool:
+        """Write what waits and end the run as ``"finished"`` or ``"interrupted"``; False if the time was too short."""
+        _OPEN.discard(self)
+        return self._writer.close(status, timeout=timeout)
+
+    def unwritten(self) -> list[float]:
+        """Epochs that still wait, or were given up."""
+        return [*self._writer.given_up, *self._writer.waiting]
+
+    def _flag(self, scalars: Mapping[str, float], dropped: Mapping[str, int]) -> None:
+        bad = [name.removesuffix("/nonfinite") for name, n in scalars.items() if name.endswith("/nonfinite") and n > 0]
+        if bad and not self._flagged:
+            self._flagged = True
+            warnings.warn(
+                f"hiddenscope: hidden states of {', '.join(bad)} are NaN or infinite; they are recorded as they are, "
+                "and counted in the metrics */nonfinite",
+                RecordingWarning,
+                stacklevel=3,
+            )
+        if dropped and not self._drop_flagged:
+            self._drop_flagged = True
+            layer, count = next(iter(dropped.items()))
+            warnings.warn(
+                f'hiddenscope: layer "{layer}" now runs {count} steps longer than at the beginning; steps beyond the '
+                "first length are not recorded. loop_steps= makes room for them",
+                RecordingWarning,
+                stacklevel=3,
+            )
+
+
+_OPEN: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+@atexit.register
+def _flush_open_sessions() -> None:
+    """A training that ends without saying so (``sys.exit`` in the middle of an epoch) still writes what it has."""
+    for session in list(_OPEN):
+        session.finish("interrupted", timeout=10.0)
+
+
+def to_host(values: Mapping[str, Tensor]) -> Callable[[], dict[str, npt.NDArray[np.floating[Any]]]]:
+    """Start copying tensors to the host; the function returned waits for the copies and gives them as arrays.
+
+    From a GPU the copies go to pinned memory behind the work that is already queued, so the stream is not stalled; the
+    writer thread does the waiting.
+    """
+    on_gpu = any(tensor.is_cuda for tensor in values.values())
+    if not on_gpu:
+        arrays = {name: tensor.cpu().numpy() for name, tensor in values.items()}
+        return lambda: arrays
+    pinned = {name: torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True) for name, tensor in values.items()}
+    for name, tensor in values.items():
+        pinned[name].copy_(tensor, non_blocking=True)
+    done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    done.record(torch.cuda.current_stream(next(iter(values.values())).device))
+    sources = dict(values)  # alive until the copies are made
+
+    def wait() -> dict[str, npt.NDArray[np.floating[Any]]]:
+        done.synchronize()
+        sources.clear()
+        return {name: tensor.numpy() for name, tensor in pinned.items()}
+
+    return wait
+
+
+class Recording:
+    """What ``with record(...)`` gives: call `snapshot` after every epoch."""
+
+    def __init__(self, session: Session, *, strict: bool) -> None:
+        self.location = session.location
+        self._session = session
+        self._strict = strict
+        self._failed = False
+
+    def snapshot(self, epoch: float, **metrics: float) -> dict[str, float]:
+        """Record the model as it is now.
+
+        Args:
+            epoch: the number of the epoch that has just ended; -1 for the untrained network.
+            metrics: numbers to store with it, such as ``loss=0.3``; anything ``float`` takes.
+
+        Returns:
+            The layer's scalars (``"lstm/change"`` and so on), for early stopping or a log. Empty after a failure.
+
+        Raises:
+            ValueError: ``epoch`` does not come after the last one (with ``strict=True`` also any failure to record).
+        """
+        if self._failed:
+            return {}
+        try:
+            captured = self._session.capture()
+            self._session.submit(epoch, captured, {name: float(value) for name, value in metrics.items()})
+        except Exception as error:
+            if self._strict:
+                raise
+            self._failed = True
+            warn_of_failure(error, self.location, first_lost=f"epoch {epoch:g}")
+            return {}
+        return captured.scalars
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the recorded layers."""
+        return tuple(layer.name for layer in self._session.recorder.layers)
+
+
+def warn_of_failure(error: BaseException, location: str, *, first_lost: str) -> None:
+    """One warning that says what happened and what is lost."""
+    warnings.warn(
+        f"hiddenscope stopped recording into {location}: {type(error).__name__}: {str(error).strip()[:300]}. "
+        f"The training goes on; {first_lost} and what follows is not recorded. What was recorded before stays "
+        "readable; strict=True raises instead",
+        RecordingWarning,
+        stacklevel=3,
+    )
+
+
+@contextlib.contextmanager
+def record(
+    model: nn.Module,
+    probe: Any,
+    logdir: str | os.PathLike[str],
+    *,
+    layers: Layers | None = None,
+    record: Sequence[str] = ("h",),
+    extract: Extract | None = None,
+    forward: Forward | None = None,
+    resume_after: float | None = None,
+    max_samples: int = 128,
+    max_units: int = 512,
+    max_steps: int = 512,
+    max_mb: float = 16.0,
+    loop_steps: int | None = None,
+    dtype: str = "float32",
+    seed: int = 0,
+    strict: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Iterator[Recording]:
+    """Record a model's hidden states without Lightning.
+
+    Args:
+        model: any module; it is left exactly as it was after every snapshot.
+        probe: a batch, dataloader or data set, or a function that returns one; see `as_probe`.
+        logdir: the run goes to ``logdir/hiddenscope``; an ``s3://`` address works too.
+        layers: which layers, see `find_sources`; None for every recurrent one.
+        record: ``"h"`` for hidden states, ``"c"`` for cell states of LSTMs, ``"gates"``.
+        extract: for what hooks cannot read, see `Extract`.
+        forward: how to call the model with a batch; None finds out.
+        resume_after: go on with the run in ``logdir``, after this epoch; later ones are superseded.
+        max_samples: most sequences drawn from a dataloader.
+        max_units, max_steps, max_mb: budget per epoch, see `Budget`.
+        loop_steps: steps to make room for in cell loops that may grow longer.
+        dtype: ``"float32"`` or ``"float16"`` on disk.
+        seed: of all choices made here.
+        strict: raise when recording fails, instead of warning once and going on without it.
+        storage_options: for remote locations.
+
+    Raises:
+        RecordingError: the model cannot be recorded in this way, or ``logdir`` holds another run.
+
+    >>> import tempfile
+    >>> network, sequences = nn.LSTM(2, 3, batch_first=True), torch.zeros(5, 7, 2)
+    >>> with tempfile.TemporaryDirectory() as folder, record(network, sequences, folder) as recorder:
+    ...     sorted(recorder.snapshot(-1))
+    ['lstm/dispersion', 'lstm/entropy', 'lstm/nonfinite']
+    """
+    recorder = StateRecorder(
+        model,
+        as_probe(probe, max_samples=max_samples, seed=seed),
+        layers=layers,
+        record=record,
+        extract=extract,
+        forward=forward,
+        budget=Budget(max_units, max_steps, max_mb),
+        seed=seed,
+        loop_steps=loop_steps,
+    )
+    session = Session(
+        recorder,
+        run_location(logdir),
+        resume_after=resume_after,
+        dtype=dtype,
+        storage_options=storage_options,
+    )
+    recording = Recording(session, strict=strict)
+    try:
+        yield recording
+    except BaseException:
+        session.finish("interrupted")
+        raise
+    if not session.finish("finished"):
+        warn_of_failure(TimeoutError("the disk does not answer"), session.location, first_lost="the last epoch")
+    elif strict:
+        session.raise_failure()
