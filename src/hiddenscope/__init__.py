@@ -13,6 +13,7 @@ from hiddenscope._version import __version__
 if TYPE_CHECKING:
     from hiddenscope.analyses.entropy import inter_step_entropy, intra_step_entropy
     from hiddenscope.callbacks.monitor import HiddenStateMonitor
+    from hiddenscope.callbacks.session import RecordingWarning, record
     from hiddenscope.embeddings.kernel import multislice_kernel
     from hiddenscope.embeddings.mmphate import MMPHATE
     from hiddenscope.errors import (
@@ -32,6 +33,7 @@ _HOMES = {
     "MMPHATE": "hiddenscope.embeddings.mmphate",
     "MissingExtraError": "hiddenscope.errors",
     "RecordingError": "hiddenscope.errors",
+    "RecordingWarning": "hiddenscope.callbacks.session",
     "Run": "hiddenscope.run",
     "RunFormatError": "hiddenscope.errors",
     "RunLockedError": "hiddenscope.errors",
@@ -43,6 +45,7 @@ _HOMES = {
     "intra_step_entropy": "hiddenscope.analyses.entropy",
     "multislice_kernel": "hiddenscope.embeddings.kernel",
     "open_run": "hiddenscope.run",
+    "record": "hiddenscope.callbacks.session",
 }
 
 __all__ = ["__version__", *_HOMES]
