@@ -117,6 +117,8 @@ def _bring_news(app: Dash, library: Library, supervisor: Supervisor | None) -> N
         if layer != view.layer:
             news["layer"] = view.layer
         entry = library.worker(run)
+        if entry is not None and entry.state == "embedding" and not alive(entry.pid):
+            entry = None  # it was killed in the middle
         news["status"] = _status(view, words.working(entry, view.layer, time.time()))
         news["notice"] = _notice(view, entry, supervisor)
         curves_at = [run, view.layer, view.version, view.result_version, log, dark]

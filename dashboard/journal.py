@@ -49,10 +49,11 @@ def write(run_folder: Path, entry: Entry) -> None:
 def read(run_folder: Path) -> Entry | None:
     """The entry of a run, or None when there is none that makes sense."""
     try:
-        found = json.loads((run_folder / NAME).read_text(encoding="utf-8")[:20_000])
+        with open(run_folder / NAME, encoding="utf-8") as file:
+            found = json.loads(file.read(20_000))
         known = {item.name for item in fields(Entry)}
         entry = Entry(**{name: value for name, value in found.items() if name in known})
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return None
     texts = (entry.state, entry.layer, entry.note, entry.error, entry.advice)
     numbers = (entry.since, entry.pid, entry.dashboard, entry.epoch or 0)

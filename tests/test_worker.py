@@ -1,0 +1,275 @@
+"""The worker makes pictures of what is recorded, survives what it meets, and ends with the dashboard."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from hiddenscope.dashboard import journal
+from hiddenscope.dashboard.journal import Entry
+from hiddenscope.dashboard.picture import fingerprint, most_active_class, picture, thinned
+from hiddenscope.dashboard.supervisor import Supervisor
+from hiddenscope.dashboard.worker import Worker
+from hiddenscope.description import LayerDescription, RunDescription, Snapshot
+from hiddenscope.results import ResultStore
+from hiddenscope.run import open_run
+from hiddenscope.store import SnapshotWriter
+
+STEPS, UNITS, SAMPLES = 6, 5, 9
+
+
+def describe(layers=("lstm",)):
+    return RunDescription(
+        layers=tuple(LayerDescription(name, "LSTM", np.arange(UNITS), np.arange(STEPS)) for name in layers),
+        samples=np.arange(SAMPLES),
+        labels=np.arange(SAMPLES) % 3,
+        label_names=("a", "b", "c"),
+        probe_fingerprint="probe",
+        model="Net",
+    )
+
+
+def snapshot(epoch, layers=("lstm",), seed=0):
+    rng = np.random.default_rng([seed, int(epoch) + 1])
+    states = {name: rng.normal(size=(STEPS, UNITS, SAMPLES)).astype(np.float32) for name in layers}
+    return Snapshot(epoch, states, {"train_loss": 1 / (epoch + 2)})
+
+
+def record(folder, epochs, layers=("lstm",), seed=0):
+    with SnapshotWriter.open(folder / "hiddenscope", describe(layers)) as writer:
+        for epoch in epochs:
+            writer.append(snapshot(float(epoch), layers, seed))
+        writer.finish("finished")
+    return folder / "hiddenscope"
+
+
+def until(condition, seconds=60.0, what="it"):
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"{what} did not happen within {seconds} s"
+        time.sleep(0.02)
+    return value
+
+
+def test_a_picture_holds_the_embedding_its_entropies_and_how_it_was_made(tmp_path):
+    run = open_run(record(tmp_path, range(-1, 3)))
+    made = picture(run, "lstm")
+    assert dict(made["embedding"].sizes) == {"epoch": 4, "step": STEPS, "unit": UNITS, "component": 3}
+    assert made["embedding"].dtype == np.float32
+    assert made["intra_step_entropy"].dims == ("epoch", "step")
+    assert made["inter_step_entropy"].dims == ("epoch", "unit")
+    assert np.isfinite(made["embedding"].values).all()
+    assert made.attrs["covers_epoch"] == 2.0
+    assert made.attrs["made_from"] == fingerprint(run, "lstm")
+    assert made.attrs["note"] == ""
+    xr.testing.assert_identical(made["embedding"], picture(run, "lstm")["embedding"])
+
+
+def test_the_most_active_class_agrees_with_a_loop():
+    rng = np.random.default_rng(3)
+    labels = np.array([4, 4, 7, 7, 9, 9, 9])
+    trace = xr.DataArray(rng.normal(size=(2, 3, 4, 7)), dims=("epoch", "step", "unit", "sample"))
+    trace = trace.assign_coords(label=("sample", labels))
+    trace[0, 0, 0] = np.nan
+    trace[1, 1, 1, :2] = np.nan
+    found = most_active_class(trace)
+    for index in np.ndindex(2, 3, 4):
+        means = {}
+        for label in (4, 7, 9):
+            values = [v for v, own in zip(trace.values[index], labels, strict=True) if own == label and not np.isnan(v)]
+            if values:
+                means[label] = sum(values) / len(values)
+        assert found.values[index] == (max(means, key=means.get) if means else -1)
+
+
+def test_without_labels_no_class_is_claimed():
+    trace = xr.DataArray(np.ones((1, 2, 3, 4)), dims=("epoch", "step", "unit", "sample"))
+    assert (most_active_class(trace) == -1).all()
+
+
+def test_thinning_leaves_steps_out_before_epochs_and_keeps_what_it_chose_as_the_run_grows():
+    before: set[int] = set(range(128))
+    for epochs in range(1, 400, 7):
+        stride, chosen = thinned({"epoch": epochs, "step": 128, "unit": 30}, 5_000)
+        steps = set(range(128)[stride])
+        assert steps <= before, "a step that was left out came back"
+        assert len(steps) >= 8
+        assert len(steps) * len(chosen) * 30 <= max(5_000, 8 * 2 * 30)
+        assert chosen[0] == 0
+        assert chosen[-1] == epochs - 1
+        before = steps
+
+
+def test_small_runs_are_embedded_whole():
+    stride, chosen = thinned({"epoch": 10, "step": 6, "unit": 5}, 5_000)
+    assert len(range(6)[stride]) == 6
+    assert len(chosen) == 10
+
+
+def test_the_worker_embeds_every_layer_of_every_run_once(tmp_path):
+    record(tmp_path / "version_0", range(-1, 2), ("lstm", "gru"))
+    record(tmp_path / "version_1", range(-1, 2))
+    worker = Worker(tmp_path, dashboard=7)
+    turns = 0
+    while worker.turn():
+        turns += 1
+    worker.close()
+    assert turns == 3
+    for name, layers in (("version_0", ("lstm", "gru")), ("version_1", ("lstm",))):
+        run = open_run(tmp_path / name)
+        assert {key.layer for key in run.results.keys()} == set(layers)  # noqa: SIM118
+        entry = journal.read(tmp_path / name / "hiddenscope")
+        assert entry is not None
+        assert (entry.state, entry.dashboard, entry.pid) == ("idle", 7, os.getpid())
+
+
+def test_a_new_worker_makes_only_what_is_missing(tmp_path):
+    folder = record(tmp_path, range(-1, 2))
+    first = Worker(tmp_path)
+    assert first.turn()
+    first.close()
+    version = open_run(folder).results.version
+    second = Worker(tmp_path)
+    assert not second.turn()
+    second.close()
+    assert open_run(folder).results.version == version
+
+
+def test_a_new_epoch_gets_a_new_picture_while_the_training_goes_on(tmp_path):
+    with SnapshotWriter.open(tmp_path / "hiddenscope", describe()) as writer:
+        writer.append(snapshot(-1.0))
+        worker = Worker(tmp_path)
+        assert worker.turn()
+        assert not worker.turn()
+        writer.append(snapshot(0.0))
+        assert worker.turn()
+        worker.close()
+    stored = open_run(tmp_path).results.get("lstm", "mmphate")
+    assert stored is not None
+    assert stored.attrs["covers_epoch"] == 0.0
+
+
+def test_an_epoch_that_was_trained_anew_gets_a_new_picture(tmp_path):
+    folder = record(tmp_path, range(-1, 3))
+    worker = Worker(tmp_path)
+    assert worker.turn()
+    with SnapshotWriter.open(folder, describe(), resume_after=1.0) as writer:
+        writer.append(snapshot(2.0, seed=1))
+        writer.finish("finished")
+    assert worker.turn(), "the last epoch has the same number and other states"
+    assert not worker.turn()
+    worker.close()
+
+
+def test_a_second_worker_leaves_the_run_to_the_first(tmp_path):
+    folder = record(tmp_path, range(-1, 2))
+    with ResultStore.open(folder, writable=True):
+        worker = Worker(tmp_path, dashboard=9)
+        assert not worker.turn()
+        assert journal.read(folder) is None
+        worker.close()
+
+
+def test_a_failure_is_told_with_advice_and_the_other_runs_go_on(tmp_path, monkeypatch):
+    record(tmp_path / "good", range(-1, 1))
+    bad = record(tmp_path / "bad", range(-1, 1))
+    from hiddenscope.dashboard import picture as module
+
+    real = module.picture
+
+    def failing(run, layer):
+        if "bad" in run.path:
+            raise MemoryError("the kernel would take 10 GiB")
+        return real(run, layer)
+
+    monkeypatch.setattr(module, "picture", failing)
+    worker = Worker(tmp_path)
+    assert worker.turn()
+    assert worker.turn()
+    assert not worker.turn(), "a failed picture is not tried again at once"
+    worker.close()
+    entry = journal.read(bad)
+    assert entry is not None
+    assert entry.state == "failed"
+    assert "10 GiB" in entry.error
+    assert "fewer steps" in entry.advice
+    assert open_run(tmp_path / "good").results.get("lstm", "mmphate") is not None
+
+
+def test_a_journal_that_makes_no_sense_is_no_journal(tmp_path):
+    assert journal.read(tmp_path) is None
+    for text in ("", "[]", "{}", '{"state": 3}', "\x00" * 50, '{"state": "idle", "pid": "x"}', "[" * 10_000):
+        (tmp_path / "worker.json").write_text(text)
+        assert journal.read(tmp_path) is None, text[:30]
+
+
+def test_what_is_written_in_the_journal_is_read_back_even_from_a_newer_version(tmp_path):
+    entry = Entry("embedding", layer="lstm", epoch=3.0, dashboard=5)
+    journal.write(tmp_path, entry)
+    assert journal.read(tmp_path) == entry
+    known = json.loads((tmp_path / "worker.json").read_text())
+    (tmp_path / "worker.json").write_text(json.dumps(known | {"mood": "fine"}))
+    assert journal.read(tmp_path) == entry
+    assert [path.name for path in tmp_path.iterdir()] == ["worker.json"]
+
+
+def test_the_worker_process_embeds_at_low_priority_and_ends_when_its_input_does(tmp_path):
+    folder = record(tmp_path, range(-1, 2))
+    command = [sys.executable, "-m", "hiddenscope.dashboard.worker", str(tmp_path)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    try:
+        until(lambda: open_run(folder).results.version and open_run(folder).results.get("lstm", "mmphate"), 120)
+        assert os.getpriority(os.PRIO_PROCESS, process.pid) >= os.getpriority(os.PRIO_PROCESS, 0) + 10
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait(timeout=30) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_the_supervisor_starts_a_crashed_worker_again_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("hiddenscope.dashboard.supervisor.FIRST_PAUSE", 0.05)
+    script = (
+        f"import sys, pathlib; p = pathlib.Path({str(tmp_path)!r}) / 'starts'; "
+        "n = len(p.read_text()) if p.exists() else 0; p.write_text('x' * (n + 1)); "
+        "sys.exit('no luck today') if n < 2 else sys.stdin.read()"
+    )
+    supervisor = Supervisor([sys.executable, "-c", script])
+    supervisor.start()
+    try:
+        until(lambda: "no luck today" in supervisor.problem, 30, "the report of a crash")
+        assert "code 1" in supervisor.problem
+        until(lambda: (tmp_path / "starts").read_text() == "xxx", 30, "the third start")
+        until(lambda: supervisor.problem == "", 30, "the end of the warning")
+        process = supervisor.process
+        assert process is not None
+        assert process.poll() is None
+    finally:
+        supervisor.stop()
+    assert process.poll() == 0
+
+
+def test_a_killed_worker_is_told_by_its_signal(monkeypatch):
+    monkeypatch.setattr("hiddenscope.dashboard.supervisor.FIRST_PAUSE", 60.0)
+    supervisor = Supervisor([sys.executable, "-c", "import sys; sys.stdin.read()"])
+    supervisor.start()
+    try:
+        process = until(lambda: supervisor.process, 30)
+        process.send_signal(signal.SIGKILL)
+        until(lambda: f"signal {signal.SIGKILL.value}" in supervisor.problem, 30, "the report of the signal")
+    finally:
+        supervisor.stop()
+
+
+@pytest.mark.parametrize("limit", [1, 100, 10_000_000])
+def test_thinning_never_asks_for_nothing(limit):
+    stride, chosen = thinned({"epoch": 1, "step": 1, "unit": 300}, limit)
+    assert len(range(1)[stride]) == 1
+    assert len(chosen) == 1
