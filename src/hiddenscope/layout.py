@@ -43,6 +43,8 @@ def format_attributes() -> dict[str, Any]:
 def group_name(name: str) -> str:
     """A name as one component of a Zarr path; two names never share one."""
     quoted = quote(name, safe=" ()[]+,:=@")
+    if not quoted:
+        return "%"
     if quoted.startswith(("__", ".")):  # reserved by Zarr
         quoted = f"%{ord(quoted[0]):02X}{quoted[1:]}"
     return quoted

@@ -32,8 +32,8 @@ from hiddenscope.locations import (
     version_of,
 )
 
-_GRACE = 60.0  # seconds that a replaced result stays readable for those who are reading it
-_SWEEP_EVERY = 30.0  # seconds between two sweeps of what was replaced
+_GRACE = 30.0  # seconds that a replaced result stays readable for those who are reading it
+_SWEEP_EVERY = 10.0  # seconds between two sweeps of what was replaced
 
 
 @dataclass(frozen=True)

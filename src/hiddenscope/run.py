@@ -412,14 +412,12 @@ def _positions(coordinate: npt.NDArray[Any], wanted: Selection | None, what: str
         high = np.inf if wanted.stop is None else wanted.stop
         return np.flatnonzero((coordinate >= low) & (coordinate <= high))
     asked = np.atleast_1d(np.asarray(wanted))
+    absent = asked[~np.isin(asked, coordinate)]
+    if absent.size:
+        span = f"{what}s {coordinate.min():g} to {coordinate.max():g}" if coordinate.size else f"no {what}s yet"
+        raise ValueError(f"got {what} {', '.join(f'{value:g}' for value in absent[:5])}; this run has {span}")
     order = np.argsort(coordinate, kind="stable")
-    place = np.searchsorted(coordinate, asked, sorter=order).clip(max=max(0, coordinate.size - 1))
-    found = order[place] if coordinate.size else np.zeros(0, dtype=np.intp)
-    if coordinate.size == 0 or not np.array_equal(coordinate[found], asked):
-        absent = asked[~np.isin(asked, coordinate)]
-        span = f"{coordinate.min():g} to {coordinate.max():g}" if coordinate.size else "none"
-        raise ValueError(f"got {what} {', '.join(f'{value:g}' for value in absent[:5])}; this run has {what}s {span}")
-    return found
+    return order[np.searchsorted(coordinate, asked, sorter=order)]
 
 
 def _read(stored: zarr.Array[Any], rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp]) -> npt.NDArray[Any]:

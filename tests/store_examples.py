@@ -1,0 +1,78 @@
+"""Small runs for the tests of the store, whose every number follows from its epoch. Imports the core alone."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+
+from hiddenscope.run import Run
+from hiddenscope.store import LayerDescription, RunDescription, Snapshot, SnapshotWriter
+
+STEPS, SAMPLES = 3, 4
+UNITS = {"lstm": np.array([0, 1, 5]), "decoder/gru.0": np.array(["forward 0", "backward 0"])}
+
+
+def description(**changes: Any) -> RunDescription:
+    """A run with two layers, one of whose names and units are awkward."""
+    kinds = {"lstm": "LSTM", "decoder/gru.0": "GRU"}
+    settings: dict[str, Any] = {
+        "layers": tuple(
+            LayerDescription(name, kinds[name], units, np.arange(STEPS), {"batch_first": True})
+            for name, units in UNITS.items()
+        ),
+        "samples": np.arange(10, 10 + SAMPLES),
+        "labels": np.array([1, 0, 1, 2]),
+        "label_names": ("walk", "run", "sit"),
+        "probe_fingerprint": "f00d",
+        "model": "Classifier",
+        "settings": {"every": 1},
+        "probe": np.arange(SAMPLES * STEPS * 2, dtype=np.float32).reshape(SAMPLES, STEPS, 2),
+    }
+    return RunDescription(**{**settings, **changes})
+
+
+def states(epoch: float, *, seed: int = 0) -> dict[str, np.ndarray]:
+    """The states of both layers: noise that only this epoch and seed have."""
+    rng = np.random.default_rng([seed, round(1000 * (epoch + 2))])
+    return {name: rng.normal(size=(STEPS, units.size, SAMPLES)).astype(np.float32) for name, units in UNITS.items()}
+
+
+def metrics(epoch: float, *, seed: int = 0) -> dict[str, float]:
+    """Two metrics; the second appears only from epoch 2 on."""
+    found = {"train_loss": 1 / (epoch + 2) + seed}
+    return found if epoch < 2 else {**found, "val_loss": 2 * epoch}
+
+
+def snapshot(epoch: float, *, seed: int = 0) -> Snapshot:
+    """What is recorded after ``epoch``."""
+    return Snapshot(epoch, states(epoch, seed=seed), metrics(epoch, seed=seed))
+
+
+def assert_holds(run: Run, expected: Mapping[float, int]) -> None:
+    """The run holds exactly the snapshots of these epochs, each made with its seed."""
+    np.testing.assert_array_equal(run.epochs, list(expected))
+    table = run.metrics()
+    for layer in UNITS:
+        trace = run.trace(layer)
+        for row, (epoch, seed) in enumerate(expected.items()):
+            np.testing.assert_array_equal(trace.values[row], states(epoch, seed=seed)[layer])
+    for epoch, seed in expected.items():
+        for name, value in metrics(epoch, seed=seed).items():
+            assert table.loc[epoch, name] == value
+
+
+def write_until_killed(location: str, after: float | None, seed: int, pipe: Connection) -> None:
+    """Write epoch after epoch and tell of each, until somebody ends this process."""
+    heavy = {"torch", "phate", "dash", "pytorch_lightning"} & set(sys.modules)
+    pipe.send(("started", sorted(heavy)))
+    with SnapshotWriter.open(location, description(), resume_after=after) as writer:
+        epoch = float(writer.epochs[-1]) if writer.epochs.size else -2.0
+        pipe.send(("opened", epoch))
+        while True:
+            epoch += 1
+            writer.append(snapshot(epoch, seed=seed))
+            pipe.send(("committed", epoch))

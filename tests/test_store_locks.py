@@ -1,0 +1,116 @@
+"""The lock of a writer dies with its process, and only then."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from hiddenscope.errors import RunLockedError
+from hiddenscope.locks import WriterLock, is_held, written_here
+
+HOLD = """
+import sys
+from pathlib import Path
+from hiddenscope.locks import WriterLock
+lock = WriterLock(Path(sys.argv[1]), what="the run")
+print("held", flush=True)
+sys.stdin.readline()
+"""
+
+FORK = """
+import os, sys, time
+from pathlib import Path
+from hiddenscope.locks import WriterLock
+lock = WriterLock(Path(sys.argv[1]), what="the run")
+child = os.fork()
+if child == 0:
+    os.close(1)
+    time.sleep(60)
+    os._exit(0)
+print(child, flush=True)
+sys.stdin.readline()
+os._exit(0)
+"""
+
+
+def test_a_lock_is_held_until_released(tmp_path: Path) -> None:
+    path = tmp_path / "run.lock"
+    assert not is_held(path)
+    with WriterLock(path, what="the run") as lock:
+        assert is_held(path)
+        with pytest.raises(RunLockedError, match=rf"the run already has a writer \(process {os.getpid()} on "):
+            WriterLock(path, what="the run")
+        assert is_held(path)
+    assert not is_held(path)
+    lock.release()
+    assert written_here(path)
+
+
+def test_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:
+    path = tmp_path / "run.lock"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        assert is_held(path)
+        with pytest.raises(RunLockedError, match=f"process {process.pid} on"):
+            WriterLock(path, what="the run")
+        process.kill()
+        process.wait()
+        assert not is_held(path)
+    WriterLock(path, what="the run").release()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_worker_does_not_keep_the_lock_of_its_dead_parent(tmp_path: Path) -> None:
+    path = tmp_path / "run.lock"
+    with subprocess.Popen(
+        [sys.executable, "-c", FORK, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        try:
+            assert is_held(path)  # the child let go of its copy without letting go of the parent's lock
+            process.kill()
+            process.wait()
+            os.kill(child, 0)  # the child is still there
+            assert not is_held(path)
+        finally:
+            os.kill(child, 9)
+
+
+def test_asking_who_writes_never_stops_a_writer(tmp_path: Path) -> None:
+    path = tmp_path / "run.lock"
+    WriterLock(path, what="the run").release()
+    done = threading.Event()
+
+    def ask() -> None:
+        while not done.is_set():
+            is_held(path)
+
+    askers = [threading.Thread(target=ask) for _ in range(3)]
+    for asker in askers:
+        asker.start()
+    try:
+        for _ in range(200):
+            WriterLock(path, what="the run").release()
+    finally:
+        done.set()
+        for asker in askers:
+            asker.join()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1, 2]", '"words"', "\x00\xff"])
+def test_a_lock_file_full_of_nonsense_is_only_not_ours(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "run.lock"
+    path.write_text(text, encoding="latin-1")
+    assert not is_held(path)
+    assert not written_here(path)
+    WriterLock(path, what="the run").release()
+    assert written_here(path)
