@@ -293,17 +293,19 @@ class HiddenStateMonitor(pl.Callback):
         if due and not current:
             self._capture(trainer, float(epoch))
             self._looked_at = (epoch, trainer.global_step)
+        elif not due and not any(name.endswith("/change") for name in self._scalars):
+            self._capture(trainer, float(epoch), to_record=False)  # early stopping wants every scalar from the start
         if self._scalars and self._logged_epoch != epoch:
             self._logged_epoch = epoch
             module.log_dict(self._scalars, on_step=False, on_epoch=True, batch_size=1)
 
-    def _capture(self, trainer: pl.Trainer, epoch: float) -> None:
+    def _capture(self, trainer: pl.Trainer, epoch: float, *, to_record: bool = True) -> None:
         """Read the states on the first process; give the scalars to all of them."""
         named: dict[str, float] | None = None
         with self._shielded(epoch):
             if self._session is not None:
-                captured = self._session.capture()
-                self._pending = _Pending(epoch, captured, {})
+                captured = self._session.capture(to_record=to_record)
+                self._pending = _Pending(epoch, captured, {}) if to_record else None
                 named = {f"{self._name}/{name}": value for name, value in captured.scalars.items()}
         if trainer.world_size > 1:
             named = trainer.strategy.broadcast(named)

@@ -93,11 +93,11 @@ class Session:
         self._told_of: int = 0
         _OPEN.add(self)
 
-    def capture(self) -> Captured:
-        """Read the model's states and compute their scalars."""
+    def capture(self, *, to_record: bool = True) -> Captured:
+        """Read the model's states and compute their scalars; ``change`` is measured from the last one to record."""
         states = self.recorder.read()
         scalars = summarize(states.values, self._before, states.nonfinite)
-        self._before = states.values
+        self._before = states.values if to_record else self._before
         self._flag(scalars, states.steps_dropped)
         return Captured(states.values, scalars)
 
