@@ -1,0 +1,141 @@
+"""Nearest slices of a unit: exact where slices are few, among the clusters around each slice where they are many.
+
+Landmarks already partition each unit. The members of one cluster share one list of candidates, the members of the
+clusters around it, nearest center first, until there are `CANDIDATES` of them; sharing keeps the distances in vector
+code, and the minimum keeps small clusters from being searched too narrowly. Work O(N · candidates · features).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from hiddenscope.embeddings.compiled import compiled
+from hiddenscope.embeddings.distances import FAR, squared_distances
+from hiddenscope.embeddings.landmarks import Landmarks
+from hiddenscope.embeddings.threads import ranges, run_blocks
+from hiddenscope.embeddings.unit_rows import Float32Array, IntArray, UnitRows
+
+CANDIDATES = 1000
+_TILE = 1024
+_GROUP = 32
+_ROWS_PER_BLOCK = 256
+
+
+def nearest_slices(
+    rows: UnitRows, landmarks: Landmarks | None, n_neighbors: int, *, candidates: int | None = CANDIDATES
+) -> tuple[IntArray, Float32Array]:
+    """For every node, the rows of the nearest other slices of its unit, and their distances.
+
+    Args:
+        rows: nodes sorted by unit.
+        landmarks: clusters to search by; not needed for an exact search.
+        n_neighbors: how many; a unit with fewer other slices repeats itself, at distance 0 of its own row.
+        candidates: least number of slices that each slice is compared with; None compares it with all of its unit.
+
+    Returns:
+        Row numbers and distances, both of shape (row, n_neighbors), nearest first.
+    """
+    found = np.empty((len(rows.values), n_neighbors), np.int32)
+    squared = np.empty(found.shape, np.float32)
+
+    def search_all(unit: int) -> None:
+        here = rows.of(unit)
+        everyone = np.arange(here.start, here.stop, dtype=np.int32)
+        _search(rows.values[here], rows.values[here], everyone, everyone, found[here], squared[here])
+
+    def search_around(unit: int) -> None:
+        assert landmarks is not None
+        here, own = rows.of(unit), landmarks.of(unit)
+        labels = landmarks.labels[here] - own.start
+        members = np.argsort(labels, kind="stable").astype(np.int32) + np.int32(here.start)
+        ends = np.cumsum(np.bincount(labels, minlength=own.stop - own.start))
+        centers = landmarks.centers[own]
+        everyone = np.arange(len(centers), dtype=np.int32)
+        order = np.empty((len(centers), len(centers)), np.int32)
+        _search(centers, centers, everyone, np.full(len(centers), -1, np.int32), order, np.empty(order.shape, np.float32))  # fmt: skip  # noqa: E501
+        for cluster in range(len(centers)):
+            mine = members[(0 if cluster == 0 else ends[cluster - 1]) : ends[cluster]]
+            sizes = np.diff(ends, prepend=0)[order[cluster]]
+            enough = int(np.searchsorted(np.cumsum(sizes), max(candidates or 0, n_neighbors + 1))) + 1
+            among = np.concatenate([members[ends[c] - n : ends[c]] for c, n in zip(order[cluster][:enough], sizes, strict=False)])  # fmt: skip  # noqa: E501
+            part_found = np.empty((len(mine), n_neighbors), np.int32)
+            part_squared = np.empty(part_found.shape, np.float32)
+            _search(rows.values[mine], rows.values[among], among, mine, part_found, part_squared)
+            found[mine], squared[mine] = part_found, part_squared
+
+    counts = np.diff(rows.offsets)
+    exact = landmarks is None or candidates is None
+    large = [unit for unit in range(rows.n_units) if not exact and counts[unit] > 2 * (candidates or 0)]
+    run_blocks(search_around, large)
+    run_blocks(search_all, sorted(set(range(rows.n_units)) - set(large)))
+    np.sqrt(squared, out=squared)
+    return found, squared
+
+
+def neighbor_distances(points: Float32Array, chosen: npt.NDArray[np.int64], rank: int) -> Float32Array:
+    """Distance from each chosen point to its ``rank``-th nearest among all points, itself not counted."""
+    squared = np.empty((len(chosen), rank), np.float32)
+    found = np.empty(squared.shape, np.int32)
+    order = _strided(len(points))
+    columns = np.ascontiguousarray(points[order].T)
+
+    def measure(block: tuple[int, int]) -> None:
+        part = slice(*block)
+        _nearest(points[chosen[part]], columns, order, chosen[part].astype(np.int32), found[part], squared[part])
+
+    run_blocks(measure, ranges(len(chosen), _ROWS_PER_BLOCK))
+    return np.sqrt(squared[:, -1])
+
+
+def _search(
+    queries: Float32Array,
+    points: Float32Array,
+    names: IntArray,
+    own: IntArray,
+    found: IntArray,
+    squared: Float32Array,
+) -> None:
+    order = _strided(len(points))
+    _nearest(queries, np.ascontiguousarray(points[order].T), names[order], own, found, squared)
+
+
+def _strided(count: int) -> IntArray:
+    """0 to count - 1 with neighbors far apart: scanned in the order of time, a path would come ever nearer to a query
+    on it, and every slice on the way would enter the list of the nearest and leave it again."""
+    stride = int(np.ceil(np.sqrt(count)))
+    square = np.arange(stride * stride, dtype=np.int32).reshape(stride, stride).T.ravel()
+    return square[square < count]
+
+
+@compiled
+def _nearest(queries, columns, names, own, found, squared):  # type: ignore[no-untyped-def]
+    """The names of, and squared distances to, the nearest columns of each query, those named ``own`` left out."""
+    count, rank = columns.shape[1], found.shape[1]
+    distances = np.empty(_TILE, np.float32)
+    for query in range(len(queries)):
+        near, who, itself = squared[query], found[query], own[query]
+        for place in range(rank):
+            near[place], who[place] = FAR, itself
+        for start in range(0, count, _TILE):
+            stop = min(start + _TILE, count)
+            squared_distances(queries[query], columns, start, stop, distances)
+            for first in range(0, stop - start, _GROUP):
+                group = distances[first : min(first + _GROUP, stop - start)]
+                least = FAR
+                for j in range(len(group)):
+                    least = min(least, group[j])
+                if least >= near[rank - 1]:
+                    continue
+                labels = names[start + first : start + first + len(group)]
+                for j in range(len(group)):
+                    distance = group[j]
+                    if distance < near[rank - 1] and labels[j] != itself:
+                        place = rank - 1
+                        while place > 0 and near[place - 1] > distance:
+                            near[place], who[place] = near[place - 1], who[place - 1]
+                            place -= 1
+                        near[place], who[place] = distance, labels[j]
+        for place in range(rank):
+            if who[place] == itself:
+                near[place] = 0

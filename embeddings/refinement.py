@@ -1,0 +1,332 @@
+"""Final stage on the nodes: restore the neighborhoods that averaging over landmarks blurs.
+
+Every node starts where the landmarks put it (its *anchor*) and is moved by five forces: toward its nearest slices of
+the same unit and away from others, toward its nearest units in the slice and away from others, lightly toward the
+distances that the units of a slice have in activation space, and back to the anchor. Positions are renewed all at once
+from the old ones (damped Jacobi), never in place, so the picture has the same bits whatever the number of threads.
+
+Ours. Attraction and repulsion are those of UMAP (McInnes et al. 2018); what is drawn at random to repel is shared by
+`_BLOCK` neighboring nodes, which turns repulsion into vector code and makes 128 draws cheaper than 10 apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from hiddenscope.embeddings.compiled import compiled
+from hiddenscope.embeddings.distances import FAR
+from hiddenscope.embeddings.landmarks import Landmarks
+from hiddenscope.embeddings.neighbors import CANDIDATES, nearest_slices
+from hiddenscope.embeddings.threads import ranges, run_blocks
+from hiddenscope.embeddings.unit_rows import Float32Array, IntArray, UnitRows
+
+EPOCHS = 80
+RANKS = (*range(1, 13), 18, 25, 33)
+"""Which of its nearest slices a node is drawn to: the nearest, and a few that hold the wider neighborhood together."""
+
+SPREAD = 10.0
+"""Standard deviation the picture is scaled to while forces act: neighbors then lie about 1 apart."""
+
+RATE = 0.2
+ANCHOR = 0.3
+REPULSION = 10.0  # of random slices, relative to the attraction of one neighbor
+INTRA_ATTRACTION = 2.0
+STRESS = 1.0
+_MATES = 32
+_NEAREST_MATES = 2
+_BLOCK = 128
+_DRAWS = 128
+_ROWS_PER_TASK = 1024
+_SLICES_PER_TASK = 512
+
+
+@dataclass(frozen=True)
+class Edges:
+    """Whom each node is drawn to among the slices of its unit, in both directions, as compressed rows.
+
+    Attributes:
+        starts: shape (row + 1,): row r owns the entries starts[r] to starts[r + 1].
+        neighbors: shape (entry,): the row at the other end; twice where both ends chose each other.
+    """
+
+    starts: npt.NDArray[np.int64]
+    neighbors: IntArray
+
+
+@dataclass(frozen=True)
+class SliceMates:
+    """The other units of each node's slice: all of them, or some where units are many, the nearest among them.
+
+    Attributes:
+        mates: shape (row, mate): their rows; the row itself where there are fewer.
+        distances: shape (row, mate): in activation space, over the mean of the slice; negative for those that attract.
+    """
+
+    mates: IntArray
+    distances: Float32Array
+
+
+def inter_edges(
+    rows: UnitRows,
+    landmarks: Landmarks | None,
+    *,
+    ranks: tuple[int, ...] = RANKS,
+    candidates: int | None = CANDIDATES,
+) -> Edges:
+    """Join every node to its nearest slices, of the given ranks, in both directions; see `nearest_slices`."""
+    found, _ = nearest_slices(rows, landmarks, max(ranks), candidates=candidates)
+    chosen = np.ascontiguousarray(found[:, np.array(ranks) - 1])
+    starts = np.zeros(len(chosen) + 1, np.int64)
+    _count_ends(chosen, starts)
+    np.cumsum(starts, out=starts)
+    neighbors = np.empty(int(starts[-1]), np.int32)
+    _join(chosen, starts[:-1].copy(), neighbors)
+    return Edges(starts, neighbors)
+
+
+def slice_mates(rows: UnitRows) -> SliceMates:
+    """List the other units of each node's slice, and how far they are."""
+    n_slices, units = rows.index.shape
+    shape = (len(rows.values), min(units - 1, _MATES))
+    mates = np.repeat(np.arange(shape[0], dtype=np.int32)[:, None], shape[1], axis=1)
+    distances = np.zeros(shape, np.float32)
+    run_blocks(
+        lambda block: _list_mates(rows.values, rows.index[slice(*block)], mates, distances),
+        ranges(n_slices if shape[1] else 0, _SLICES_PER_TASK),
+    )
+    return SliceMates(mates, distances)
+
+
+def refine_nodes(
+    rows: UnitRows, landmarks: Landmarks | None, anchors: Float32Array, *, epochs: int = EPOCHS, seed: int = 0
+) -> Float32Array:
+    """Find who attracts whom, then `refine`; with 0 epochs the anchors come back as they are."""
+    if epochs == 0 or anchors.std() == 0:
+        return anchors
+    return refine(rows, anchors, inter_edges(rows, landmarks), slice_mates(rows), epochs=epochs, seed=seed)
+
+
+def refine(
+    rows: UnitRows,
+    anchors: Float32Array,
+    edges: Edges,
+    mates: SliceMates,
+    *,
+    epochs: int = EPOCHS,
+    seed: int = 0,
+    start: Float32Array | None = None,
+    rate: float = RATE,
+) -> Float32Array:
+    """Move the nodes until near slices and near units are near in the picture.
+
+    Args:
+        rows: nodes sorted by unit.
+        anchors: shape (row, component), one to three components: positions interpolated from landmarks.
+        edges: who attracts whom between slices.
+        mates: who attracts and repels whom within a slice.
+        epochs: rounds in which every node moves once; the step shrinks linearly to 0.
+        seed: of the slices that repel.
+        start: shape (row, component): where the nodes are now, if not at their anchors.
+        rate: size of the first step.
+
+    Returns:
+        Shape (row, component), in the units of the anchors.
+
+    Raises:
+        ValueError: more than three components.
+    """
+    components = anchors.shape[1]
+    if components > 3:
+        raise ValueError(f"refinement works in up to 3 dimensions, got {components}; use refine=0")
+    center, spread = anchors.mean(axis=0), float(anchors.std())
+    if epochs == 0 or spread == 0:
+        return anchors if start is None else start
+    scale = np.float32(SPREAD / spread)
+    home = _in_three((anchors - center) * scale)
+    old = home.copy() if start is None else _in_three((start - center) * scale)
+    new = np.empty_like(old)
+    counts = np.diff(rows.offsets)
+    tasks = [(unit, *part) for unit in range(rows.n_units) for part in ranges(int(counts[unit]), _ROWS_PER_TASK)]
+    for epoch in range(epochs):
+        key = np.uint64(seed * 1_000_003 + epoch)
+        step = np.float32(rate * (1 - epoch / epochs))
+        _move_all(rows, edges, mates, tasks, key, step, home, old, new)
+        old, new = new, old
+    return np.asarray(old[:, :components] / scale + center, np.float32)
+
+
+def _move_all(
+    rows: UnitRows,
+    edges: Edges,
+    mates: SliceMates,
+    tasks: list[tuple[int, int, int]],
+    key: np.uint64,
+    step: np.float32,
+    home: Float32Array,
+    old: Float32Array,
+    new: Float32Array,
+) -> None:
+    def move(task: tuple[int, int, int]) -> None:
+        unit, start, stop = task
+        first, last = int(rows.offsets[unit]), int(rows.offsets[unit + 1])
+        _move(old, new, home, edges.starts, edges.neighbors, mates.mates, mates.distances,
+              first, last - first, first + start, first + stop, key, step)  # fmt: skip
+
+    run_blocks(move, tasks)
+
+
+def _in_three(positions: Float32Array) -> Float32Array:
+    padded = np.zeros((len(positions), 3), np.float32)
+    padded[:, : positions.shape[1]] = positions
+    return padded
+
+
+@compiled
+def _count_ends(chosen, counts):  # type: ignore[no-untyped-def]
+    for i in range(len(chosen)):
+        for j in range(chosen.shape[1]):
+            other = chosen[i, j]
+            if other != i:
+                counts[i + 1] += 1
+                counts[other + 1] += 1
+
+
+@compiled
+def _join(chosen, cursor, neighbors):  # type: ignore[no-untyped-def]
+    for i in range(len(chosen)):
+        for j in range(chosen.shape[1]):
+            other = chosen[i, j]
+            if other != i:
+                neighbors[cursor[i]] = other
+                cursor[i] += 1
+                neighbors[cursor[other]] = i
+                cursor[other] += 1
+
+
+@compiled
+def _list_mates(values, index, mates, distances):  # type: ignore[no-untyped-def]
+    units, capacity = index.shape[1], mates.shape[1]
+    apart = np.empty((units, units), np.float32)
+    near = np.empty((units, units), np.bool_)
+    for position in range(len(index)):
+        nodes = index[position]
+        total, pairs = np.float32(0.0), 0
+        for i in range(units):
+            for j in range(units):
+                apart[i, j], near[i, j] = FAR, False
+                if i != j and nodes[i] >= 0 and nodes[j] >= 0:
+                    apart[i, j] = np.sqrt(_squared_distance(values[nodes[i]], values[nodes[j]]))
+                    total += apart[i, j]
+                    pairs += 1
+        mean = max(total / np.float32(max(pairs, 1)), np.float32(1e-12))
+        for i in range(units):
+            for _ in range(_NEAREST_MATES):
+                nearest = -1
+                for j in range(units):
+                    if apart[i, j] < FAR and not near[i, j] and (nearest < 0 or apart[i, j] < apart[i, nearest]):
+                        nearest = j
+                if nearest >= 0:
+                    near[i, nearest] = True
+        for i in range(units):
+            place = 0
+            for offset in range(2 * units):  # once around for those that attract, then for the others
+                j, wanted = (i + offset) % units, offset < units
+                if apart[i, j] < FAR and (near[i, j] or near[j, i]) == wanted and place < capacity:
+                    distance = apart[i, j] / mean
+                    mates[nodes[i], place] = nodes[j]
+                    distances[nodes[i], place] = -distance - np.float32(1e-6) if wanted else distance
+                    place += 1
+
+
+@compiled
+def _squared_distance(one, other):  # type: ignore[no-untyped-def]
+    total = np.float32(0.0)
+    for feature in range(len(one)):
+        difference = one[feature] - other[feature]
+        total += difference * difference
+    return total
+
+
+@compiled
+def _scrambled(counter):  # type: ignore[no-untyped-def]
+    """A random-looking number for every counter (splitmix64, Steele et al. 2014): no state, so no order of threads."""
+    x = counter * np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+@compiled
+def _repulsion(xs, ys, zs, x, y, z):  # type: ignore[no-untyped-def]
+    """Sum over others of (other - self) / ((0.001 + q)(1 + q)), q the squared distance."""
+    fx, fy, fz = np.float32(0.0), np.float32(0.0), np.float32(0.0)
+    for k in range(len(xs)):
+        dx, dy, dz = xs[k] - x, ys[k] - y, zs[k] - z
+        q = dx * dx + dy * dy + dz * dz
+        weight = np.float32(1.0) / ((np.float32(1e-3) + q) * (np.float32(1.0) + q))
+        fx += weight * dx
+        fy += weight * dy
+        fz += weight * dz
+    return fx, fy, fz
+
+
+@compiled
+def _move(old, new, home, starts, neighbors, mates, distances, first, count, begin, end, key, step):  # type: ignore[no-untyped-def]
+    """Move rows ``begin`` to ``end`` of the unit that owns ``count`` rows from ``first`` on."""
+    xs, ys, zs = np.empty(_DRAWS, np.float32), np.empty(_DRAWS, np.float32), np.empty(_DRAWS, np.float32)
+    one, two, tiny = np.float32(1.0), np.float32(2.0), np.float32(1e-6)
+    n_mates = mates.shape[1]
+    stress = np.float32(STRESS) / np.float32(max(n_mates, 1))
+    for start in range(begin, end, _BLOCK):
+        for draw in range(_DRAWS):
+            counter = (np.uint64(start) << np.uint64(12)) + np.uint64(draw) + (key << np.uint64(44))
+            drawn = old[first + np.int64(_scrambled(counter) % np.uint64(count))]
+            xs[draw], ys[draw], zs[draw] = drawn[0], drawn[1], drawn[2]
+        for i in range(start, min(start + _BLOCK, end)):
+            x, y, z = old[i, 0], old[i, 1], old[i, 2]
+            weight = np.float32(ANCHOR)
+            fx, fy, fz = weight * (home[i, 0] - x), weight * (home[i, 1] - y), weight * (home[i, 2] - z)
+            friends = neighbors[starts[i] : starts[i + 1]]
+            for edge in range(len(friends)):
+                other = old[friends[edge]]
+                dx, dy, dz = other[0] - x, other[1] - y, other[2] - z
+                pull = two / (one + dx * dx + dy * dy + dz * dz)
+                fx += pull * dx
+                fy += pull * dy
+                fz += pull * dz
+                weight += pull
+            push = np.float32(REPULSION) * np.float32(len(friends)) / np.float32(_DRAWS)
+            rx, ry, rz = _repulsion(xs, ys, zs, x, y, z)
+            fx -= push * rx
+            fy -= push * ry
+            fz -= push * rz
+            seen, meant = np.float32(0.0), np.float32(0.0)
+            for mate in range(n_mates):
+                other = old[mates[i, mate]]
+                dx, dy, dz = other[0] - x, other[1] - y, other[2] - z
+                seen += np.sqrt(dx * dx + dy * dy + dz * dz)
+                meant += abs(distances[i, mate])
+            ratio = seen / max(meant, tiny)
+            for mate in range(n_mates):
+                other, wanted = old[mates[i, mate]], distances[i, mate]
+                dx, dy, dz = other[0] - x, other[1] - y, other[2] - z
+                q = dx * dx + dy * dy + dz * dz
+                root = np.sqrt(q + tiny)
+                pull = stress * (one - ratio * abs(wanted) / root)
+                weight += stress
+                if wanted < 0:
+                    attraction = np.float32(INTRA_ATTRACTION) / (one + q)
+                    pull += attraction
+                    weight += attraction
+                else:
+                    pull -= min(two / ((np.float32(1e-3) + q) * (one + q)), np.float32(4.0) / root)
+                fx += pull * dx
+                fy += pull * dy
+                fz += pull * dz
+            change = step / (one + step * weight)
+            new[i, 0] = x + change * fx
+            new[i, 1] = y + change * fy
+            new[i, 2] = z + change * fz
