@@ -1,0 +1,319 @@
+"""Everything that can go wrong beside a training: it ends with the weights it would have had anyway."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+from hiddenscope import HiddenStateMonitor, RecordingWarning, open_run, record
+from hiddenscope.callbacks.background import BackgroundWriter
+from hiddenscope.description import Snapshot
+from hiddenscope.errors import RunLockedError
+from hiddenscope.store import SnapshotWriter
+from training_examples import (
+    LIGHTNINGS_OWN_WARNINGS,
+    STEPS,
+    UNITS,
+    Classifier,
+    assert_same_weights,
+    fit,
+    loaders,
+    trainer,
+)
+
+pytestmark = [pytest.mark.filterwarnings(warning) for warning in LIGHTNINGS_OWN_WARNINGS]
+
+EPOCHS = 4
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+    return fit(tmp_path_factory.mktemp("plain"), epochs=EPOCHS)[0]
+
+
+class At(pl.Callback):
+    """Does something at the end of an epoch."""
+
+    def __init__(self, epoch: int, action: Callable[[Any], object]) -> None:
+        self.epoch, self.action = epoch, action
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.current_epoch == self.epoch:
+            self.action(pl_module)
+
+
+def fit_with_one_warning(folder: Path, *callbacks: Any, **options: Any) -> tuple[Classifier, str]:
+    """Train, and give the weights and the only warning that hiddenscope raised."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model, _ = fit(folder, *callbacks, epochs=EPOCHS, **options)
+    ours = [str(warning.message) for warning in caught if issubclass(warning.category, RecordingWarning)]
+    assert len(ours) == 1, ours
+    return model, ours[0]
+
+
+@pytest.fixture
+def failing_append(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is full from the third epoch on."""
+    real = SnapshotWriter.append
+
+    def append(self: SnapshotWriter, snapshot: Snapshot) -> None:
+        if snapshot.epoch >= 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(self, snapshot)
+
+    monkeypatch.setattr(SnapshotWriter, "append", append)
+
+
+@pytest.mark.usefixtures("failing_append")
+def test_a_full_disk_ends_the_recording_not_the_training(undisturbed: Classifier, tmp_path: Path) -> None:
+    model, said = fit_with_one_warning(tmp_path, HiddenStateMonitor())
+    assert_same_weights(model, undisturbed)
+    assert "No space left on device" in said
+    assert "is not recorded" in said
+    run = open_run(tmp_path)
+    assert run.epochs.tolist() == [-1, 0]
+    assert run.status == "interrupted"
+
+
+@pytest.mark.usefixtures("failing_append")
+def test_strict_raises_what_would_have_been_a_warning(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space left"):
+        fit(tmp_path, HiddenStateMonitor(strict=True), epochs=EPOCHS)
+    assert open_run(tmp_path).epochs.tolist() == [-1, 0]
+
+
+def test_a_folder_that_cannot_be_written_costs_the_recording_only(undisturbed: Classifier, tmp_path: Path) -> None:
+    in_the_way = tmp_path / "a file where the folder should be"
+    in_the_way.write_text("")
+    model, said = fit_with_one_warning(tmp_path, HiddenStateMonitor(logdir=str(in_the_way)))
+    assert_same_weights(model, undisturbed)
+    assert "stopped recording" in said
+
+
+def test_a_folder_that_disappears_costs_the_recording_only(undisturbed: Classifier, tmp_path: Path) -> None:
+    monitor = HiddenStateMonitor(logdir=str(tmp_path / "run"))
+    model, said = fit_with_one_warning(tmp_path, monitor, At(1, lambda _: shutil.rmtree(tmp_path / "run")))
+    assert_same_weights(model, undisturbed)
+    assert "stopped recording" in said
+
+
+def test_a_forward_that_fails_on_the_probe_leaves_the_model_as_it_was(undisturbed: Classifier, tmp_path: Path) -> None:
+    def sabotage(model: Classifier) -> None:
+        def fail(*_: Any) -> None:
+            if model.lstm._forward_hooks:  # the recorder is looking
+                raise ArithmeticError("no such number")
+
+        model.drop.register_forward_hook(fail)
+
+    model, said = fit_with_one_warning(tmp_path, At(0, sabotage), HiddenStateMonitor(every="steps"))
+    assert_same_weights(model, undisturbed)
+    assert "ArithmeticError: no such number" in said
+    assert not model.lstm._forward_hooks
+    run = open_run(tmp_path)
+    assert run.epochs[-1] <= 0
+    assert np.isfinite(run.trace("lstm").values).all()
+
+
+class SlowDisk:
+    """Holds every write until it is told to go on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.go_on, self.holding = threading.Event(), threading.Event()
+        real = SnapshotWriter.append
+
+        def append(writer: SnapshotWriter, snapshot: Snapshot) -> None:
+            self.holding.set()
+            assert self.go_on.wait(60)
+            real(writer, snapshot)
+
+        monkeypatch.setattr(SnapshotWriter, "append", append)
+
+
+def test_a_slow_disk_costs_epochs_after_a_bounded_wait(
+    undisturbed: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = SlowDisk(monkeypatch)
+    release = At(EPOCHS - 1, lambda _: disk.go_on.set())
+    model, said = fit_with_one_warning(tmp_path, HiddenStateMonitor(queue_size=1, max_wait=0.05), release)
+    assert_same_weights(model, undisturbed)
+    assert "takes too long to write" in said
+    run = open_run(tmp_path)
+    assert run.status == "finished"
+    assert run.epochs[0] == -1
+    assert 2 <= len(run.epochs) < EPOCHS + 1
+
+
+def test_the_queue_is_bounded_and_recovers(tmp_path: Path) -> None:
+    go_on = threading.Event()
+    kept: list[float] = []
+
+    class Holding:
+        def append(self, snapshot: Snapshot) -> None:
+            assert go_on.wait(60)
+            kept.append(snapshot.epoch)
+
+        def finish(self, status: str) -> None:
+            kept.append(np.inf if status == "finished" else np.nan)
+
+    writer = BackgroundWriter(Holding(), queue_size=2, max_wait=0.01)
+    accepted = [writer.submit(epoch, lambda epoch=epoch: Snapshot(epoch, {})) for epoch in range(50)]
+    assert 2 <= sum(accepted) <= 3
+    assert len(writer.waiting) <= 2
+    go_on.set()
+    patient = BackgroundWriter(Holding(), queue_size=1, max_wait=30.0)
+    assert all(patient.submit(epoch, lambda epoch=epoch: Snapshot(epoch, {})) for epoch in range(100, 120))
+    assert patient.close("finished", timeout=30)
+    assert writer.close("interrupted", timeout=30)
+    assert [epoch for epoch in kept if 100 <= epoch < 1000] == list(range(100, 120))
+    assert writer.written == [epoch for epoch, taken in enumerate(accepted) if taken]
+    assert writer.given_up == [epoch for epoch, taken in enumerate(accepted) if not taken]
+    assert not writer.submit(99, lambda: Snapshot(99, {}))
+
+
+def test_a_disk_that_never_answers_is_left_after_a_bounded_wait(
+    undisturbed: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = SlowDisk(monkeypatch)
+    monkeypatch.setattr("hiddenscope.callbacks.monitor.CLOSING_PATIENCE", 0.2)
+    model, said = fit_with_one_warning(tmp_path, HiddenStateMonitor(queue_size=10))
+    assert_same_weights(model, undisturbed)
+    assert "has not answered" in said
+    disk.go_on.set()
+
+
+def test_nan_states_are_recorded_and_flagged(tmp_path: Path) -> None:
+    def spoil(module: Classifier) -> None:
+        with torch.no_grad():
+            module.lstm.weight_hh_l0[0] = float("nan")
+
+    model, said = fit_with_one_warning(tmp_path, HiddenStateMonitor(), At(1, spoil), limit_val_batches=0)
+    assert "hidden states of lstm are NaN or infinite" in said
+    run = open_run(tmp_path)
+    assert run.epochs.tolist() == [-1, 0, 1, 2, 3]
+    bad = (~np.isfinite(run.trace("lstm").values)).sum(axis=(1, 2, 3))
+    assert bad[:3].tolist() == [0, 0, 0]
+    assert bad[3] > 0
+    assert run.metrics()["hiddenscope/lstm/nonfinite"].tolist() == bad.tolist()
+    assert torch.isnan(model.lstm.weight_hh_l0).any()
+
+
+@pytest.mark.parametrize("kind", ["exception", "ctrl-c", "sigterm"])
+def test_an_interrupted_training_writes_what_it_has(kind: str, tmp_path: Path) -> None:
+    def interrupt(_: Any) -> None:
+        if kind == "exception":
+            raise ZeroDivisionError
+        os.kill(os.getpid(), signal.SIGINT if kind == "ctrl-c" else signal.SIGTERM)
+
+    raised = {"exception": ZeroDivisionError, "ctrl-c": SystemExit, "sigterm": SIGTERMException}[kind]
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(raised):
+            fit(tmp_path, HiddenStateMonitor(strict=True), At(2, interrupt), epochs=50)
+    finally:
+        signal.signal(signal.SIGINT, handler)  # Lightning leaves Ctrl-C ignored
+    run = open_run(tmp_path)
+    assert run.epochs.tolist() == [-1, 0, 1, 2]
+    assert run.status == "interrupted"
+    assert np.isfinite(run.metrics()["train_loss"].values[1:]).all()
+
+
+def test_the_page_may_be_killed(undisturbed: Classifier, tmp_path: Path) -> None:
+    monitor = HiddenStateMonitor(dashboard=True)
+    seen: list[int] = []
+
+    def kill(_: Any) -> None:
+        assert monitor._page is not None
+        seen.append(monitor._page.pid)
+        os.kill(seen[0], signal.SIGKILL)
+        monitor._page._process.wait(30)
+
+    model, said = fit_with_one_warning(tmp_path, At(1, kill), monitor)
+    assert_same_weights(model, undisturbed)
+    assert "live page has ended (exit code -9" in said
+    assert "hiddenscope dashboard" in said
+    assert open_run(tmp_path).epochs.tolist() == [-1, 0, 1, 2, 3]
+    assert not psutil.pid_exists(seen[0])
+
+
+def test_the_page_ends_with_the_training_and_so_does_all_it_started(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monitor = HiddenStateMonitor(dashboard=True)
+    group: list[psutil.Process] = []
+
+    def look(_: Any) -> None:
+        assert monitor._page is not None
+        assert monitor._page.death() is None
+        page = psutil.Process(monitor._page.pid)
+        group.extend([page, *page.children(recursive=True)])
+
+    fit(tmp_path, At(0, look), monitor, epochs=1)
+    assert "hiddenscope: watch at http://127.0.0.1:80" in capsys.readouterr().out
+    assert group
+    assert not [process for process in psutil.wait_procs(group, timeout=20)[1] if process.status() != "zombie"]
+
+
+def test_two_writers_on_one_run_are_refused_before_training(tmp_path: Path) -> None:
+    probe = torch.zeros(2, STEPS, 3)
+    network = Classifier()
+    program = (
+        "import sys, torch; from training_examples import Classifier; from hiddenscope import record\n"
+        f"with record(Classifier(), torch.zeros(2, {STEPS}, 3), sys.argv[1]) as recorder:\n"
+        "    recorder.snapshot(-1); print('writing', flush=True); sys.stdin.read()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    other = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", program, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment,
+    )
+    with other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"writing\n"
+        with pytest.raises(RunLockedError), record(network, probe, tmp_path, resume_after=-1):
+            pass
+        engine = trainer(tmp_path, HiddenStateMonitor(probe, logdir=str(tmp_path)), epochs=1)
+        engine.fit(network, *loaders())  # a new training takes the next folder instead
+        other.communicate()
+    assert open_run(tmp_path / "hiddenscope").epochs.tolist() == [-1]
+    assert open_run(tmp_path / "hiddenscope_2").epochs.tolist() == [-1, 0]
+
+
+def test_the_plain_recorder_warns_once_and_goes_on_without_recording(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, probe = Classifier(), torch.zeros(3, STEPS, 3)
+
+    def train() -> None:
+        with record(network, probe, tmp_path) as recorder:
+            assert recorder.snapshot(-1)
+            network.head.forward = _raise  # type: ignore[method-assign]
+            assert recorder.snapshot(0) == {}
+            assert recorder.snapshot(1) == {}
+
+    with pytest.warns(RecordingWarning, match="RuntimeError: out of order") as caught:
+        train()
+    assert len(caught) == 1
+    assert open_run(tmp_path).trace("lstm").shape == (1, STEPS, UNITS, 3)
+
+
+def _raise(*_: Any) -> Any:
+    raise RuntimeError("out of order")
