@@ -1,5 +1,7 @@
 """Figures hold the numbers they were given, in the right place, and have an answer for empty, single and missing."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -170,7 +172,7 @@ def test_panels_do_not_overlap_and_fill_the_figure():
     assert len(domains) == 4
     assert domains[0][0] == pytest.approx(0)
     assert domains[-1][1] == 1
-    for below, above in zip(domains, domains[1:], strict=False):
+    for below, above in itertools.pairwise(domains):
         assert below[1] < above[0]
 
 
