@@ -12,7 +12,7 @@ import numpy as np
 from hiddenscope.run import Run
 from hiddenscope.store import LayerDescription, RunDescription, Snapshot, SnapshotWriter
 
-STEPS, SAMPLES = 3, 4
+STEPS, SAMPLES = 3, 50  # the smallest states that are files of their own, not parts of a manifest
 UNITS = {"lstm": np.array([0, 1, 5]), "decoder/gru.0": np.array(["forward 0", "backward 0"])}
 
 
@@ -25,7 +25,7 @@ def description(**changes: Any) -> RunDescription:
             for name, units in UNITS.items()
         ),
         "samples": np.arange(10, 10 + SAMPLES),
-        "labels": np.array([1, 0, 1, 2]),
+        "labels": np.arange(SAMPLES) % 3,
         "label_names": ("walk", "run", "sit"),
         "probe_fingerprint": "f00d",
         "model": "Classifier",

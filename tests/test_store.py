@@ -135,7 +135,7 @@ class StoreContract:
             ({"model": "Other"}, "its model is Classifier, not Other"),
             ({"probe_fingerprint": "beef"}, "its probe holds other sequences"),
             ({"labels": None}, "it has known labels, not no labels"),
-            ({"labels": np.array([1, 1, 1, 1])}, "it has other labels"),
+            ({"labels": np.zeros(SAMPLES)}, "it has other labels"),
             ({"layers": description().layers[:1]}, "its layers are 'lstm', 'decoder/gru.0', not 'lstm'"),
             (
                 {
@@ -190,7 +190,7 @@ class StoreContract:
             (Snapshot(4, {"lstm": states(4)["lstm"]}), r"states of layers \['decoder/gru.0', 'lstm'\], got \['lstm'\]"),
             (
                 Snapshot(4, {**states(4), "lstm": np.zeros((STEPS, 3, SAMPLES + 1))}),
-                r"layer 'lstm' need \(step, unit, sample\) = \(3, 3, 4\), got \(3, 3, 5\)",
+                r"layer 'lstm' need \(step, unit, sample\) = \(3, 3, 50\), got \(3, 3, 51\)",
             ),
         ],
     )
@@ -375,10 +375,10 @@ def test_a_wrong_address_is_refused_in_words(address: str, options: dict[str, st
     [
         ({"layers": ()}, "at least one layer"),
         ({"layers": (description().layers[0],) * 2}, "layers need different names, got 'lstm', 'lstm'"),
-        ({"labels": np.arange(3)}, "one label per sample: got 3 labels for 4 samples"),
-        ({"samples": np.array([0.5, 1, 2, 3])}, "samples must be whole numbers, got dtype float64"),
-        ({"probe": np.zeros((5, 2))}, r"the probe needs 4 samples first, got shape \(5, 2\)"),
-        ({"probe": np.array(list("abcd"))}, "the probe needs real numbers"),
+        ({"labels": np.arange(3)}, "one label per sample: got 3 labels for 50 samples"),
+        ({"samples": np.arange(0.5, 50)}, "samples must be whole numbers, got dtype float64"),
+        ({"probe": np.zeros((5, 2))}, r"the probe needs 50 samples first, got shape \(5, 2\)"),
+        ({"probe": np.array(["a"] * SAMPLES)}, "the probe needs real numbers"),
         ({"settings": {"f": print}}, r"settings of the run must be plain JSON .* got a builtin"),
         ({"settings": {"f": math.nan}}, "settings of the run must be plain JSON"),
     ],
@@ -389,11 +389,11 @@ def test_a_description_that_cannot_be_stored_is_refused(changes: dict[str, objec
 
 
 def test_the_store_keeps_no_reference_to_the_description(tmp_path: Path) -> None:
-    labels = np.array([1, 0, 1, 2])
+    labels = np.arange(SAMPLES)
     about = description(labels=labels)
     labels[:] = 9
     assert about.labels is not None
-    np.testing.assert_array_equal(about.labels, [1, 0, 1, 2])
+    np.testing.assert_array_equal(about.labels, np.arange(SAMPLES))
 
 
 def tiny() -> RunDescription:

@@ -13,7 +13,7 @@ from hiddenscope.errors import RunLockedError
 from hiddenscope.locations import as_location
 from hiddenscope.run import Run
 from hiddenscope.store import Snapshot, SnapshotWriter
-from store_examples import UNITS, assert_holds, description, metrics, states
+from store_examples import SAMPLES, UNITS, assert_holds, description, metrics, states
 
 _names = (f"memory://machine-{number}/hiddenscope" for number in itertools.count())
 
@@ -83,7 +83,7 @@ class StoreAgainstDict(RuleBasedStateMachine):
         epochs = data.draw(st.lists(st.sampled_from(sorted(self.recorded)), max_size=5)) if self.recorded else []
         steps = data.draw(st.lists(st.integers(0, 2), max_size=4))
         trace = run.trace(layer, epochs=epochs, steps=steps)
-        assert trace.shape == (len(epochs), len(steps), UNITS[layer].size, 4)
+        assert trace.shape == (len(epochs), len(steps), UNITS[layer].size, SAMPLES)
         for row, epoch in enumerate(epochs):
             np.testing.assert_array_equal(trace.values[row], states(epoch, seed=self.recorded[epoch])[layer][steps])
 

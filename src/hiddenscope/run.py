@@ -20,7 +20,7 @@ import zarr
 
 from hiddenscope.description import RunDescription
 from hiddenscope.errors import HiddenscopeError, RunFormatError, RunNotFoundError
-from hiddenscope.layout import array, check_format, layer_path, read_description, values
+from hiddenscope.layout import STATUSES, array, check_format, layer_path, read_description, values
 from hiddenscope.locations import (
     BRANCH,
     Location,
@@ -35,6 +35,7 @@ from hiddenscope.trace import TRACE_DIMS
 
 Selection = float | Sequence[float] | npt.NDArray[Any] | slice
 
+_MOST_EPOCHS = 10_000_000  # no training has more; a damaged run may say that it has
 _PATIENCE = 600.0  # seconds of silence before a training that cannot be asked counts as killed …
 _PATIENCE_EPOCHS = 5  # … or so many times its longest epoch, whichever is longer
 
@@ -77,15 +78,27 @@ class _Pinned:
 
     @cached_property
     def epochs(self) -> npt.NDArray[np.float64]:
-        return values(self.root, "epoch")
+        with readable(self.where):
+            epochs = self._line("epoch")
+        if not (np.isfinite(epochs).all() and (np.diff(epochs) > 0).all()):
+            raise RunFormatError(f"{self.where} cannot be read (its epochs do not grow)")
+        return epochs
 
     @cached_property
     def written_at(self) -> npt.NDArray[np.float64]:
-        return values(self.root, "written_at")
+        with readable(self.where):
+            return np.nan_to_num(self._line("written_at"), posinf=0)
+
+    def _line(self, name: str) -> npt.NDArray[np.float64]:
+        shape = array(self.root, name).shape
+        if len(shape) != 1 or shape[0] > _MOST_EPOCHS:  # before memory is asked for
+            raise RunFormatError(f"{self.where} cannot be read (it claims {shape} epochs)")
+        return np.asarray(values(self.root, name), dtype=np.float64)
 
     @cached_property
     def description(self) -> RunDescription:
-        return read_description(self.root)
+        with readable(self.where):
+            return read_description(self.root)
 
 
 class Run:
@@ -206,6 +219,11 @@ class Run:
         rows = _positions(pinned.epochs, epochs, "epoch")
         columns = _positions(described.steps, steps, "step")
         stored = array(pinned.root, f"{layer_path(layer)}/states")
+        sizes = (pinned.epochs.size, described.steps.size, described.units.size, pinned.description.samples.size)
+        if stored.shape != sizes:
+            raise RunFormatError(
+                f"{self.location} cannot be read (states of {layer!r} are {stored.shape}, not {sizes})"
+            )
         with readable(self.location):
             data = _read(stored, rows, columns)
         coords: dict[str, Any] = {
@@ -221,8 +239,9 @@ class Run:
     def metrics(self) -> pd.DataFrame:
         """What was logged with each epoch: one row per epoch, one column per name, NaN where it was not logged."""
         pinned = self._pinned
-        names = values(pinned.root, "metric")
-        table = values(pinned.root, "metrics")
+        with readable(self.location):
+            names = values(pinned.root, "metric")
+            table = values(pinned.root, "metrics")
         return pd.DataFrame(table, index=pd.Index(pinned.epochs, name="epoch"), columns=names.tolist())
 
     def __repr__(self) -> str:
@@ -299,6 +318,8 @@ def _pin(repository: icechunk.Repository, location: Location) -> _Pinned:
             raise RunNotFoundError(f"the run at {location} has not begun yet") from None
         attributes = root.attrs.asdict()
         check_format(attributes, location)
+        if attributes["status"] not in STATUSES:
+            raise RunFormatError(f"{location} cannot be read (its status is {attributes['status']!r:.50})")
     return _Pinned(session, root, location, attributes)
 
 
