@@ -60,12 +60,15 @@ def intra_step_entropy(
 def inter_step_entropy(
     embedding: xr.DataArray | npt.ArrayLike,
     *,
-    estimator: Estimator = "knn",
+    estimator: Estimator = "kde",
     unit: Unit = "nats",
 ) -> xr.DataArray | FloatArray:
     """Entropy of the cloud of all steps of each unit in each epoch, as an array (epoch, unit).
 
-    Arguments, errors and source as for `intra_step_entropy`.
+    Arguments, errors and source as for `intra_step_entropy`, but for the default estimator: successive steps of a unit
+    lie along a path, where the nearest neighbors of a step are the steps before and after it. ``"knn"`` then measures
+    how fast the unit moves, and falls without end as time is sampled more finely; ``"kde"`` smooths over the path and
+    measures how far it reaches.
 
     >>> path = np.array([0.0, 1.0, 2.0, 4.0])
     >>> both = inter_step_entropy(np.stack([path, 8 * path], axis=-1)[None, :, :, None], unit="bits")

@@ -19,6 +19,7 @@ from scipy.stats import gaussian_kde
 
 import hiddenscope as hs
 from hiddenscope.analyses.entropy import Estimator, cloud_entropy, neighbor_weights
+from hiddenscope.trace import FloatArray
 
 ESTIMATORS: tuple[Estimator, ...] = get_args(Estimator)
 DIMENSIONS = (1, 2, 3)
@@ -302,7 +303,7 @@ def test_intra_step_looks_at_units_and_inter_step_at_steps(estimator: Estimator)
 def test_a_data_array_keeps_its_coordinates_and_says_what_was_computed() -> None:
     points = embedding()
     inter: Any = hs.inter_step_entropy(points.transpose("component", "unit", "step", "epoch"), unit="bits")
-    assert inter.attrs == {"long_name": "inter-step entropy", "unit": "bits", "estimator": "knn"}
+    assert inter.attrs == {"long_name": "inter-step entropy", "unit": "bits", "estimator": "kde"}
     assert inter.name == "inter_step_entropy"
     assert set(inter.coords) == {"epoch", "unit", "cluster"}
     assert_array_equal(inter.unit, points.unit)
@@ -310,6 +311,18 @@ def test_a_data_array_keeps_its_coordinates_and_says_what_was_computed() -> None
     plain = hs.inter_step_entropy(points.values, unit="bits")
     assert isinstance(plain, np.ndarray)
     assert_array_equal(plain, inter.values)
+
+
+def test_inter_step_entropy_sees_how_far_a_path_reaches_more_than_how_finely_time_is_sampled() -> None:
+    def path(steps: int, reach: float) -> FloatArray:
+        phase = np.linspace(0, 2 * np.pi, steps, endpoint=False)
+        return reach * np.stack([np.sin(phase), np.sin(2 * phase), np.cos(3 * phase)], axis=-1)[None, :, None]
+
+    coarse, fine = hs.inter_step_entropy(path(64, 1.0)), hs.inter_step_entropy(path(1024, 1.0))
+    assert_allclose(coarse, fine, atol=1.0)  # Scott's bandwidth narrows a little with more points
+    assert_allclose(hs.inter_step_entropy(path(64, 5.0)) - coarse, 3 * np.log(5.0), rtol=1e-6)
+    neighbors = [hs.inter_step_entropy(path(steps, 1.0), estimator="knn") for steps in (64, 1024)]
+    assert neighbors[0].item() - neighbors[1].item() > 2.5  # why knn is not the default
 
 
 def test_activations_are_clouds_too() -> None:
@@ -341,7 +354,8 @@ def test_a_wrong_choice_is_named(options: dict[str, Any], message: str) -> None:
 
 def test_a_long_run_takes_seconds_of_one_core() -> None:
     points = np.random.default_rng(0).normal(size=(200, 128, 30, 3)).astype(np.float32)
-    hs.intra_step_entropy(points[:1])  # compiled, or fetched from the cache, before the clock starts
+    for measure in (hs.intra_step_entropy, hs.inter_step_entropy):
+        measure(points[:1])  # compiled, or fetched from the cache, before the clock starts
     start = time.process_time()
     intra, inter = hs.intra_step_entropy(points), hs.inter_step_entropy(points)
     assert time.process_time() - start < 10
