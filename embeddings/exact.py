@@ -10,6 +10,7 @@ entropy and its knee, classic MDS and SMACOF are PHATE's. What is ours: distance
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import graphtools
 import numpy as np
@@ -19,6 +20,7 @@ import scipy.sparse
 from scipy.linalg import orthogonal_procrustes
 from sklearn.metrics.pairwise import euclidean_distances
 
+from hiddenscope.embeddings.kernel import assemble_kernel, inter_bandwidth, kernel_bytes
 from hiddenscope.embeddings.memory import require_memory
 from hiddenscope.trace import FloatArray
 
@@ -31,24 +33,67 @@ class ExactSolution:
     """What the reference solution found.
 
     Attributes:
-        positions: shape (node, component), NaN for nodes without affinities.
+        positions: shape (slice, unit, component), NaN for excluded nodes.
+        bandwidth: of the inter-step kernel, in normalized activation.
         diffusion_time: exponent of the diffusion operator.
     """
 
     positions: npt.NDArray[np.float64]
+    bandwidth: float
     diffusion_time: int
 
 
-def solve_exactly(
+def embed_nodes_exactly(
+    nodes: FloatArray,
+    *,
+    n_components: int = 3,
+    intra_knn: int = 2,
+    inter_knn: int = 25,
+    decay: float = 5,
+    t: int | Literal["auto"] = "auto",
+    gamma: float = 0,
+    n_landmark: int | None = 1000,
+    seed: int = 0,
+) -> ExactSolution:
+    """Normalized nodes to a picture, by way of the materialized kernel.
+
+    Args:
+        nodes: shape (slice, unit, feature), NaN rows excluded.
+        n_components: dimensions of the picture.
+        intra_knn: neighbor within the slice that sets a unit's bandwidth.
+        inter_knn: neighbor among the slices that sets the one bandwidth between slices.
+        decay: exponent of the kernel within a slice.
+        t: diffusion time, or "auto".
+        gamma: informational distance, from -1 to 1.
+        n_landmark: landmarks when there are more nodes; None embeds every node.
+        seed: of the landmarks and the MDS.
+
+    Raises:
+        MemoryError: it would not fit; the message says how much it takes.
+    """
+    bandwidth = inter_bandwidth(nodes, inter_knn=inter_knn)
+    require_memory(
+        kernel_bytes(nodes, bandwidth=bandwidth),
+        purpose=f"solver='exact' on {nodes.shape[0] * nodes.shape[1]:,} nodes",
+        remedy="use solver='streaming', or fewer epochs or steps",
+    )
+    kernel = assemble_kernel(nodes, bandwidth=bandwidth, intra_knn=intra_knn, decay=decay)
+    positions, time = embed_kernel(
+        kernel, n_components=n_components, t=t, gamma=gamma, n_landmark=n_landmark, seed=seed
+    )
+    return ExactSolution(positions.reshape(*nodes.shape[:2], -1), bandwidth, time)
+
+
+def embed_kernel(
     kernel: scipy.sparse.csr_array,
     *,
     n_components: int,
-    t: int | str,
+    t: int | Literal["auto"],
     gamma: float,
     n_landmark: int | None,
     seed: int,
-) -> ExactSolution:
-    """Embed the nodes of a kernel as M-PHATE does.
+) -> tuple[npt.NDArray[np.float64], int]:
+    """Embed the nodes of a kernel as M-PHATE does: positions, NaN for nodes without affinities, and diffusion time.
 
     Args:
         kernel: affinities, shape (node, node), symmetric; a node without affinities is left out.
@@ -67,7 +112,7 @@ def solve_exactly(
     picture = metric_mds(potential, n_components=n_components, seed=seed)
     positions = np.full((kernel.shape[0], n_components), np.nan)
     positions[present] = graph.interpolate(picture) if landmarked else picture
-    return ExactSolution(positions, time)
+    return positions, time
 
 
 def affinity_graph(kernel: scipy.sparse.csr_array, *, n_landmark: int | None, seed: int) -> graphtools.base.DataGraph:

@@ -149,6 +149,22 @@ def inter_bandwidth(nodes: FloatArray, *, inter_knn: int = 25) -> float:
     1.0
     """
     slices = present_nodes(nodes).sum(axis=0)
+    affordable_inter_knn(nodes, inter_knn)
+    medians = [
+        _median_neighbor_distance(_unit(nodes, unit), rank=min(inter_knn, int(count) - 1))
+        for unit, count in enumerate(slices)
+        if count >= 2
+    ]
+    return float(np.mean(medians))
+
+
+def affordable_inter_knn(nodes: FloatArray, inter_knn: int) -> int:
+    """``inter_knn``, or the other slices of the unit that has fewest, with a warning, where those are not as many.
+
+    Raises:
+        ValueError: no unit is present in 2 slices.
+    """
+    slices = present_nodes(nodes).sum(axis=0)
     if (slices < 2).all():
         raise ValueError(
             f"relating slices needs at least 2 (epoch, step) pairs with finite values, got {int(slices.max(initial=0))}"
@@ -158,12 +174,7 @@ def inter_bandwidth(nodes: FloatArray, *, inter_knn: int = 25) -> float:
         warnings.warn(
             f"inter_knn lowered from {inter_knn} to {fewest}: a unit has only {fewest} other slices", stacklevel=2
         )
-    medians = [
-        _median_neighbor_distance(_unit(nodes, unit), rank=min(inter_knn, int(count) - 1))
-        for unit, count in enumerate(slices)
-        if count >= 2
-    ]
-    return float(np.mean(medians))
+    return min(inter_knn, fewest)
 
 
 def inter_rows(nodes: FloatArray, unit: int, *, bandwidth: float) -> Iterator[tuple[slice, npt.NDArray[np.float64]]]:

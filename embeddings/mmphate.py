@@ -7,7 +7,7 @@ let affinity diffuse, and place the nodes so that distances between diffusion po
 
 from __future__ import annotations
 
-from typing import Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -15,17 +15,15 @@ import xarray as xr
 from sklearn.base import BaseEstimator
 from sklearn.utils import Tags
 
-from hiddenscope.embeddings.kernel import (
-    assemble_kernel,
-    check_kernel_options,
-    inter_bandwidth,
-    kernel_bytes,
-)
-from hiddenscope.embeddings.memory import require_memory
+from hiddenscope.embeddings.kernel import affordable_inter_knn, check_kernel_options
 from hiddenscope.embeddings.nodes import normalize, reduce_samples, unfold
+from hiddenscope.embeddings.seeds import RandomState, draw_seed
 from hiddenscope.trace import FloatArray, as_trace, like
 
-SOLVERS = ("exact",)
+if TYPE_CHECKING:
+    from hiddenscope.embeddings.streaming import StreamingSolution
+
+SOLVERS = ("streaming", "phate", "exact")
 
 
 class MMPHATE(BaseEstimator):
@@ -43,16 +41,22 @@ class MMPHATE(BaseEstimator):
         gamma: informational distance, from -1 to 1; 0 is M-PHATE's square root, 1 PHATE's logarithm.
         n_landmark: landmarks that stand for the nodes when there are more nodes; None embeds every node by itself.
         n_pca: principal components that stand for the samples when there are more; None keeps the samples.
-        solver: "exact" materializes the kernel and hands it to graphtools and PHATE.
+        solver: "streaming" never builds the kernel: memory and time grow with the number of nodes, and the nodes are
+            refined at the end. "phate" hands the streamed kernel to an unmodified PHATE as a graph. "exact" builds the
+            kernel and hands it to graphtools and PHATE's own stages: the reference, for small traces.
+        bandwidth: slices per unit at which the streaming solvers measure the bandwidth, or "exact" for all of them.
+        refine: epochs of the final refinement of solver="streaming", which restores the neighborhoods that averaging
+            over landmarks blurs; 0 for M-PHATE's plain interpolation.
         random_state: a seed, a generator to draw one from, or None for another picture each time. The global
             generator is neither read nor moved.
 
     Attributes:
         embedding_: shape (epoch, step, unit, component), a DataArray or a plain array, as the trace was; NaN for nodes
-            with a missing value. Unlike PHATE's, in units of the potential distance, not scaled to norm 1.
+            with a missing value. In units of the potential distance (solver="phate": PHATE's own, of norm 1).
         diffusion_time_: the exponent used.
         bandwidth_: inter-step bandwidth, in normalized activation.
         n_features_in_: samples in the trace.
+        solution_: of solver="streaming", every stage's result (`hiddenscope.embeddings.streaming.StreamingSolution`).
 
     Source: MM-PHATE, Xie et al. 2024, section 3; M-PHATE, Gigante et al. 2019; PHATE, Moon et al. 2019.
 
@@ -68,12 +72,14 @@ class MMPHATE(BaseEstimator):
         intra_knn: int = 2,
         inter_knn: int = 25,
         decay: float = 5,
-        t: int | str = "auto",
+        t: int | Literal["auto"] = "auto",
         gamma: float = 0,
         n_landmark: int | None = 1000,
         n_pca: int | None = 100,
-        solver: str = "exact",
-        random_state: int | np.random.Generator | np.random.RandomState | None = None,
+        solver: Literal["streaming", "phate", "exact"] = "streaming",
+        bandwidth: int | Literal["exact"] = 200,
+        refine: int = 80,
+        random_state: RandomState = None,
     ) -> None:
         self.n_components = n_components
         self.intra_knn = intra_knn
@@ -84,6 +90,8 @@ class MMPHATE(BaseEstimator):
         self.n_landmark = n_landmark
         self.n_pca = n_pca
         self.solver = solver
+        self.bandwidth = bandwidth
+        self.refine = refine
         self.random_state = random_state
 
     def fit(self, trace: xr.DataArray | npt.ArrayLike, y: None = None) -> Self:
@@ -99,34 +107,49 @@ class MMPHATE(BaseEstimator):
         """
         self._check_options()
         seed = draw_seed(self.random_state)
-        from hiddenscope.embeddings.exact import solve_exactly
-
         named = as_trace(trace)
-        nodes = reduce_samples(normalize(named), n_pca=self.n_pca)
-        bandwidth = inter_bandwidth(nodes, inter_knn=self.inter_knn)
-        require_memory(
-            kernel_bytes(nodes, bandwidth=bandwidth),
-            purpose=f"solver='exact' on {nodes.shape[0] * nodes.shape[1]:,} nodes",
-            remedy="use solver='streaming', or fewer epochs or steps",
-        )
-        kernel = assemble_kernel(nodes, bandwidth=bandwidth, intra_knn=self.intra_knn, decay=self.decay)
-        solution = solve_exactly(
-            kernel,
-            n_components=self.n_components,
-            t=self.t,
-            gamma=self.gamma,
-            n_landmark=self.n_landmark,
-            seed=seed,
-        )
-        self.bandwidth_ = bandwidth
-        self.diffusion_time_ = solution.diffusion_time
+        # Float32 is what the streaming stages compute in; the reference keeps float64 throughout.
+        nodes = normalize(named, dtype=np.float64 if self.solver == "exact" else np.float32)
+        self.solution_: StreamingSolution | None = None
+        positions, self.bandwidth_, self.diffusion_time_ = self._solve(reduce_samples(nodes, n_pca=self.n_pca), seed)
         self.n_features_in_ = named.sizes["sample"]
-        self.embedding_ = like(trace, unfold(solution.positions, named))
+        self.embedding_ = like(trace, unfold(positions, named))
         return self
 
     def fit_transform(self, trace: xr.DataArray | npt.ArrayLike, y: None = None) -> xr.DataArray | FloatArray:
         """Embed the nodes of a trace and return their positions; see `fit` and ``embedding_``."""
         return self.fit(trace).embedding_
+
+    def _solve(self, nodes: FloatArray, seed: int) -> tuple[FloatArray, float, int]:
+        """Positions, bandwidth and diffusion time of normalized nodes, by the chosen solver."""
+        kernel: dict[str, Any] = {"intra_knn": self.intra_knn, "inter_knn": self.inter_knn, "decay": self.decay}
+        diffusion: dict[str, Any] = {"n_components": self.n_components, "t": self.t, "gamma": self.gamma}
+        if self.solver == "exact":
+            from hiddenscope.embeddings.exact import embed_nodes_exactly
+
+            exact = embed_nodes_exactly(nodes, **kernel, **diffusion, n_landmark=self.n_landmark, seed=seed)
+            return exact.positions, exact.bandwidth, exact.diffusion_time
+        if self.solver == "phate":
+            from hiddenscope.embeddings.graph import embed_by_phate
+
+            return embed_by_phate(
+                nodes, **kernel, **diffusion, n_landmark=self.n_landmark, bandwidth=self.bandwidth, seed=seed
+            )
+        from hiddenscope.embeddings.streaming import embed_nodes
+
+        affordable_inter_knn(nodes, self.inter_knn)
+        count = nodes.shape[0] * nodes.shape[1]
+        solution = embed_nodes(
+            nodes,
+            **kernel,
+            **diffusion,
+            n_landmark=self.n_landmark or count,
+            bandwidth=self.bandwidth,
+            refine=self.refine,
+            seed=seed,
+        )
+        self.solution_ = solution
+        return solution.positions, solution.bandwidth.value, solution.diffusion_time
 
     def _check_options(self) -> None:
         check_kernel_options(intra_knn=self.intra_knn, inter_knn=self.inter_knn, decay=self.decay)
@@ -135,10 +158,18 @@ class MMPHATE(BaseEstimator):
                 continue
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
                 raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
-        if self.t != "auto" and (isinstance(self.t, str) or int(self.t) != self.t or self.t < 1):
+        time: Any = self.t
+        if time != "auto" and (isinstance(time, str) or int(time) != time or time < 1):
             raise ValueError(f"t must be 'auto' or a whole number of at least 1, got {self.t!r}")
         if not -1 <= self.gamma <= 1:
             raise ValueError(f"gamma must lie in -1..1, got {self.gamma!r}")
+        if isinstance(self.refine, bool) or not isinstance(self.refine, (int, np.integer)) or self.refine < 0:
+            raise ValueError(
+                f"refine counts refinement epochs: it must be a whole number, 0 for none, got {self.refine!r}"
+            )
+        slices: Any = self.bandwidth
+        if slices != "exact" and (isinstance(slices, str) or slices < 2):
+            raise ValueError(f"bandwidth must be 'exact' or at least 2 slices per unit, got {self.bandwidth!r}")
         if self.solver not in SOLVERS:
             raise ValueError(f"solver must be one of {SOLVERS}, got {self.solver!r}")
 
@@ -148,18 +179,3 @@ class MMPHATE(BaseEstimator):
         tags.input_tags.allow_nan = True
         tags.non_deterministic = self.random_state is None
         return tags
-
-
-def draw_seed(random_state: int | np.random.Generator | np.random.RandomState | None) -> int:
-    """A seed from whatever a caller may give as ``random_state``, leaving the global generator alone.
-
-    >>> draw_seed(7)
-    7
-    """
-    if isinstance(random_state, np.random.RandomState):
-        return int(random_state.randint(2**31 - 1))
-    if random_state is None or isinstance(random_state, np.random.Generator):
-        return int(np.random.default_rng(random_state).integers(2**31 - 1))
-    if isinstance(random_state, (int, np.integer)) and 0 <= random_state < 2**32:
-        return int(random_state)
-    raise ValueError(f"random_state must be None, a seed in 0..2**32 - 1 or a numpy generator, got {random_state!r}")

@@ -7,6 +7,8 @@ A *slice* is one (epoch, step) pair. Folding puts the slices on one axis, epoch 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
@@ -55,35 +57,52 @@ def present_nodes(nodes: FloatArray) -> npt.NDArray[np.bool_]:
     return np.isfinite(nodes[..., 0])
 
 
-def reduce_samples(nodes: FloatArray, *, n_pca: int | None = 100) -> FloatArray:
-    """The leading ``n_pca`` principal components of the nodes, when there are more samples than that.
+@dataclass(frozen=True)
+class SampleReduction:
+    """Leading directions of the nodes in sample space, about their mean: a rotation that drops the smallest.
 
-    Distances between nodes are all that the kernel sees, so a rotation that drops the smallest directions makes it
-    cheaper at little loss. With at most ``n_pca`` samples, or ``n_pca=None``, the nodes come back as they are.
+    Attributes:
+        mean: shape (sample,).
+        directions: shape (sample, feature), orthonormal.
+    """
+
+    mean: npt.NDArray[np.float64]
+    directions: npt.NDArray[np.float64]
+
+    def apply(self, nodes: FloatArray) -> FloatArray:
+        """Nodes of shape (slice, unit, sample) on the directions: shape (slice, unit, feature), NaN rows stay NaN."""
+        rows = nodes.reshape(-1, nodes.shape[-1])
+        reduced = np.empty((len(rows), self.directions.shape[1]), nodes.dtype)
+        chunk = max(1, _VALUES_AT_A_TIME // rows.shape[1])
+        for start in range(0, len(rows), chunk):
+            reduced[start : start + chunk] = (rows[start : start + chunk] - self.mean) @ self.directions
+        return reduced.reshape(*nodes.shape[:2], -1)
+
+
+def sample_reduction(nodes: FloatArray, *, n_pca: int | None = 100) -> SampleReduction | None:
+    """The leading ``n_pca`` principal components of the nodes, or None when there are no more samples than that.
+
+    Distances between nodes are all that the kernel sees, so dropping the smallest directions makes it cheaper at
+    little loss.
 
     Args:
-        nodes: normalized responses, shape (slice, unit, sample); NaN rows stay NaN.
+        nodes: normalized responses, shape (slice, unit, sample); NaN rows do not count.
         n_pca: number of components to keep, or None to keep the samples.
-
-    Returns:
-        Shape (slice, unit, min(sample, n_pca)).
 
     Raises:
         ValueError: ``n_pca`` is below 1.
     Source: M-PHATE reduces to 100 components, centered over all nodes. The eigenvectors of the covariance are exact.
     """
     if n_pca is None:
-        return nodes
+        return None
     if n_pca < 1:
         raise ValueError(f"n_pca counts principal components: it must be at least 1 or None, got {n_pca}")
-    slices, units, samples = nodes.shape
+    samples = nodes.shape[-1]
     if samples <= n_pca:
-        return nodes
+        return None
     rows = nodes.reshape(-1, samples)
     known = present_nodes(nodes).ravel()
-    count = int(known.sum())
-    if count == 0:
-        return nodes[..., :n_pca]
+    count = max(1, int(known.sum()))
     total = np.zeros(samples)
     moments = np.zeros((samples, samples))
     chunk = max(1, _VALUES_AT_A_TIME // samples)
@@ -93,11 +112,13 @@ def reduce_samples(nodes: FloatArray, *, n_pca: int | None = 100) -> FloatArray:
         moments += block.T @ block
     mean = total / count
     _, directions = np.linalg.eigh(moments / count - np.outer(mean, mean))
-    leading = np.ascontiguousarray(directions[:, ::-1][:, :n_pca])
-    reduced = np.empty((len(rows), leading.shape[1]), nodes.dtype)
-    for start in range(0, len(rows), chunk):
-        reduced[start : start + chunk] = (rows[start : start + chunk] - mean) @ leading
-    return reduced.reshape(slices, units, -1)
+    return SampleReduction(mean, np.ascontiguousarray(directions[:, ::-1][:, :n_pca]))
+
+
+def reduce_samples(nodes: FloatArray, *, n_pca: int | None = 100) -> FloatArray:
+    """Nodes on their leading principal components when they have more samples than ``n_pca``, else as they are."""
+    reduction = sample_reduction(nodes, n_pca=n_pca)
+    return nodes if reduction is None else reduction.apply(nodes)
 
 
 def unfold(values: npt.ArrayLike, trace: xr.DataArray) -> xr.DataArray:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from hiddenscope.analyses.entropy import inter_step_entropy, intra_step_entropy
     from hiddenscope.callbacks.monitor import HiddenStateMonitor
     from hiddenscope.callbacks.session import RecordingWarning, record
+    from hiddenscope.embeddings.graph import multislice_graph
     from hiddenscope.embeddings.kernel import multislice_kernel
     from hiddenscope.embeddings.mmphate import MMPHATE
     from hiddenscope.errors import (
@@ -43,6 +44,7 @@ _HOMES = {
     "find_runs": "hiddenscope.run",
     "inter_step_entropy": "hiddenscope.analyses.entropy",
     "intra_step_entropy": "hiddenscope.analyses.entropy",
+    "multislice_graph": "hiddenscope.embeddings.graph",
     "multislice_kernel": "hiddenscope.embeddings.kernel",
     "open_run": "hiddenscope.run",
     "record": "hiddenscope.callbacks.session",
