@@ -133,14 +133,24 @@ def version_of(repository: icechunk.Repository) -> str:
     return repository.lookup_branch(BRANCH)
 
 
+def continued(repository: icechunk.Repository, version: str, *, where: Location) -> icechunk.Session:
+    """A session that goes on from commit ``version``, or `RunLockedError` when somebody else has gone on from there."""
+    session = repository.writable_session(BRANCH)
+    if session.snapshot_id != version:
+        raise _overtaken(where)
+    return session
+
+
 def commit(session: icechunk.Session, message: str, *, where: Location) -> str:
-    """Commit, or say that somebody else did so first."""
+    """Commit and return the new version, or say that somebody else did so first."""
     try:
         return session.commit(message)
     except icechunk.ConflictError:
-        raise RunLockedError(
-            f"{where} was written by somebody else since this writer opened it; choose another folder"
-        ) from None
+        raise _overtaken(where) from None
+
+
+def _overtaken(where: Location) -> RunLockedError:
+    return RunLockedError(f"{where} was written by somebody else since this writer opened it; choose another place")
 
 
 class RepositoryLock:
@@ -193,6 +203,9 @@ def readable(where: object) -> Iterator[None]:
     except (HiddenscopeError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as error:
+        remote = isinstance(where, Location) and where.scheme == "s3"
+        if remote and isinstance(error, icechunk.IcechunkError) and "NoSuchKey" not in str(error):
+            raise OSError(f"{where} cannot be reached ({_first_line(error)})") from error
         # A damaged file can make Icechunk panic, and a Rust panic arrives as a BaseException of its own.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise

@@ -26,6 +26,7 @@ from hiddenscope.locations import (
     RepositoryLock,
     as_location,
     commit,
+    continued,
     create_repository,
     open_repository,
     readable,
@@ -67,10 +68,12 @@ class ResultStore:
     """
 
     def __init__(self, location: Location, repository: icechunk.Repository | None, lock: RepositoryLock | None) -> None:
+        """Use `open`."""
         self.location = location
         self._repository = repository
         self._lock = lock
         self._swept = time.monotonic()
+        self._version = "" if lock is None or repository is None else version_of(repository)
 
     @classmethod
     def open(
@@ -132,7 +135,7 @@ class ResultStore:
         digest = sha256(canonical.encode()).hexdigest()[:16]
         path = f"{group_name(layer)}/{group_name(method)}/{digest}"
         attributes = _stored_attributes(dataset.attrs, "a result")
-        session = self._repository.writable_session(BRANCH)
+        session = continued(self._repository, self._version, where=self.location)
         root = zarr.open_group(session.store, mode="r+", zarr_format=3)
         if path in root:
             del root[path]
@@ -159,7 +162,7 @@ class ResultStore:
             "stored_at": time.time(),
         }
         root.update_attributes({"results": [*(old for old in _entries(root) if old["path"] != path), entry]})
-        commit(session, f"{method} of {layer}", where=self.location)
+        self._version = commit(session, f"{method} of {layer}", where=self.location)
         if time.monotonic() - self._swept > _SWEEP_EVERY:
             self.sweep()
 

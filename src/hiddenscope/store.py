@@ -39,6 +39,7 @@ from hiddenscope.locations import (
     RepositoryLock,
     as_location,
     commit,
+    continued,
     create_repository,
     open_repository,
     readable,
@@ -86,11 +87,13 @@ class SnapshotWriter:
         keep_to: float,
     ) -> None:
         """Use `open`."""
-        root = zarr.open_group(repository.readonly_session(BRANCH).store, mode="r", zarr_format=3)
+        session = repository.readonly_session(BRANCH)
+        root = zarr.open_group(session.store, mode="r", zarr_format=3)
         self.location = location
         self.description = description
         self._repository = repository
         self._lock: RepositoryLock | None = lock
+        self._version = session.snapshot_id  # what the next commit goes on from
         self._status = str(root.attrs["status"])
         self._dtype = np.dtype(str(root.attrs["states_dtype"]))
         self._tables = _Tables(
@@ -197,10 +200,10 @@ class SnapshotWriter:
             first = self._lines[name].tail(row)
             entries |= self._lines[name].entries(line[first:], first, length=count)
         with writing(self.location):
-            session = self._repository.writable_session(BRANCH)
+            session = continued(self._repository, self._version, where=self.location)
             self._prepare(session, tables.names)
             set_entries(session, entries)
-            commit(session, f"epoch {snapshot.epoch:g}", where=self.location)
+            self._version = commit(session, f"epoch {snapshot.epoch:g}", where=self.location)
         self._tables, self._keep, self._status = tables, count, "training"
 
     def _prepare(self, session: icechunk.Session, names: tuple[str, ...]) -> None:
@@ -230,10 +233,10 @@ class SnapshotWriter:
         try:
             if status != self._status:
                 with writing(self.location):
-                    session = self._repository.writable_session(BRANCH)
+                    session = continued(self._repository, self._version, where=self.location)
                     root = zarr.open_group(session.store, mode="r+", zarr_format=3)
                     root.update_attributes({"status": status})
-                    commit(session, status, where=self.location)
+                    self._version = commit(session, status, where=self.location)
                 self._status = status
         finally:
             lock.release()
