@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         RunLockedError,
         RunNotFoundError,
     )
+    from hiddenscope.importing import import_trace
     from hiddenscope.run import Run, find_runs, open_run
     from hiddenscope.trace import as_embedding, as_trace
 
@@ -42,6 +43,7 @@ _HOMES = {
     "as_embedding": "hiddenscope.trace",
     "as_trace": "hiddenscope.trace",
     "find_runs": "hiddenscope.run",
+    "import_trace": "hiddenscope.importing",
     "inter_step_entropy": "hiddenscope.analyses.entropy",
     "intra_step_entropy": "hiddenscope.analyses.entropy",
     "multislice_graph": "hiddenscope.embeddings.graph",
