@@ -8,7 +8,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import pytorch_lightning as pl
 import torch
@@ -39,6 +39,13 @@ from hiddenscope.errors import HiddenscopeError, RecordingError
 
 CLOSING_PATIENCE = 30.0
 """Seconds that the end of a training waits for the disk at most."""
+
+
+class _Precision(TypedDict, total=False):
+    """How the trainer runs the model: under autocast, on batches that are cast."""
+
+    around: Callable[[], contextlib.AbstractContextManager[Any]]
+    prepare: Callable[[Any], Any]
 
 
 @dataclass
@@ -164,7 +171,7 @@ class HiddenStateMonitor(pl.Callback):
         if builds_layers_late(pl_module):
             return
         if self.probe is not None and not isinstance(self.probe, str):
-            self._on_rank_zero(trainer, lambda: self._build_recorder(trainer, pl_module))
+            self._on_rank_zero(trainer, lambda: self._build_recorder(trainer, pl_module, {}))
         elif self.extract is None:
             find_sources(pl_module, self.layers, record=self.record)
 
@@ -173,8 +180,12 @@ class HiddenStateMonitor(pl.Callback):
         logdir = self.logdir or log_folder(trainer, self._loaded.get("logdir"))
         if self.schedule.counts_steps:
             batches_per_epoch(trainer)
+        precision = trainer.precision_plugin
+        context: _Precision = {"around": precision.forward_context, "prepare": precision.convert_input}
         if self._recorder is None:
-            self._on_rank_zero(trainer, lambda: self._build_recorder(trainer, pl_module))
+            self._on_rank_zero(trainer, lambda: self._build_recorder(trainer, pl_module, context))
+        else:
+            self._recorder.run_under(**context)
         if is_dry_run(trainer):
             return
         start = position(trainer)
@@ -185,7 +196,7 @@ class HiddenStateMonitor(pl.Callback):
             self._submit_first(start)
             self._start_page(logdir)
 
-    def _build_recorder(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    def _build_recorder(self, trainer: pl.Trainer, module: pl.LightningModule, context: _Precision) -> None:
         source = self.probe
         if source is None or isinstance(source, str):
             source = data_for_probe(trainer, module, source)
@@ -199,11 +210,11 @@ class HiddenStateMonitor(pl.Callback):
             budget=self.budget,
             seed=self.seed,
             loop_steps=self.loop_steps,
+            **context,
         )
 
     def _open(self, trainer: pl.Trainer, module: pl.LightningModule, logdir: str, start: float) -> None:
         assert self._recorder is not None
-        self._recorder.run_under(trainer.precision_plugin.forward_context, trainer.precision_plugin.convert_input)
         others = (callback for callback in all_callbacks(trainer) if isinstance(callback, HiddenStateMonitor))
         taken = {callback._name for callback in others if callback._session is not None}
         self._name = self._name_of_run(logdir, taken, resumed=start > UNTRAINED)

@@ -73,6 +73,8 @@ class StateRecorder:
         budget: how much of large layers is kept.
         seed: of the choice of units.
         loop_steps: steps to make room for in cell loops, whose length may grow while the model trains.
+        around: context in which the model runs, such as autocast.
+        prepare: last change to a batch before the model sees it, such as a cast.
 
     Raises:
         RecordingError: there is no such layer, a layer returns nothing that could be recorded, or the model rejects
@@ -91,11 +93,13 @@ class StateRecorder:
         budget: Budget | None = None,
         seed: int = 0,
         loop_steps: int | None = None,
+        around: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
+        prepare: Callable[[Any], Any] | None = None,
     ) -> None:
         self.model = model
         self.probe = probe
-        self._around: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
-        self._prepare: Callable[[Any], Any] | None = None
+        self._around = around
+        self._prepare = prepare
         self._run: Callable[[Call, Any], Any] = lambda call, batch: call(self.model, batch)
         self._extract = extract if callable(extract) else None
         check_record(record)

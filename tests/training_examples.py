@@ -21,6 +21,7 @@ LIGHTNINGS_OWN_WARNINGS = (
     "ignore:.*Experiment logs directory",
     "ignore:.*TensorBoard",
     "ignore:Be aware that when using `ckpt_path`",
+    "ignore:You defined a `validation_step`",
 )
 
 
