@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.linalg
 
+from hiddenscope.embeddings.compiled import compiled
 from hiddenscope.embeddings.threads import ranges, run_blocks
 from hiddenscope.embeddings.unit_rows import Float32Array
 
@@ -23,7 +24,7 @@ _ROWS_PER_BLOCK = 256
 
 @dataclass(frozen=True)
 class Spectrum:
-    """Eigenvalues, ascending, and eigenvectors, in columns, of the symmetric operator."""
+    """Eigenvalues, ascending, and eigenvectors, in columns, of the symmetric operator; all, or the leading ones."""
 
     values: Float32Array
     vectors: Float32Array
@@ -35,6 +36,21 @@ def spectrum(symmetric: Float32Array) -> Spectrum:
     return Spectrum(values, vectors)
 
 
+def leading_spectrum(symmetric: Float32Array, guess: Float32Array, *, rounds: int = 2) -> Spectrum:
+    """Leading eigenvectors near a guess, by subspace iteration: a few products instead of a decomposition.
+
+    Args:
+        symmetric: shape (landmark, landmark).
+        guess: shape (landmark, vector): columns that nearly span the leading eigenvectors.
+        rounds: of the iteration.
+    """
+    basis, _ = np.linalg.qr(symmetric @ guess)
+    for _ in range(rounds - 1):
+        basis, _ = np.linalg.qr(symmetric @ basis)
+    values, turn = scipy.linalg.eigh(basis.T @ (symmetric @ basis), driver="evd", check_finite=False)
+    return Spectrum(values, basis @ turn)
+
+
 def von_neumann_entropy(values: npt.NDArray[np.floating], *, longest: int = LONGEST_TIME) -> npt.NDArray[np.float64]:
     """Entropy, in nats, of the normalized spectrum after 1 to ``longest`` steps of diffusion.
 
@@ -44,9 +60,11 @@ def von_neumann_entropy(values: npt.NDArray[np.floating], *, longest: int = LONG
     [0.693147, 0.693147]
     """
     magnitudes = np.abs(np.asarray(values, np.float64))
-    powers = magnitudes[None, :] ** np.arange(1, longest + 1)[:, None]
-    shares = powers / powers.sum(axis=1, keepdims=True)
-    return np.asarray(-np.sum(shares * np.log(np.where(shares > 0, shares, 1.0)), axis=1))
+    magnitudes = magnitudes[magnitudes > 0]
+    powers = np.cumprod(np.broadcast_to(magnitudes, (longest, len(magnitudes))), axis=0)
+    totals = powers.sum(axis=1)
+    # -sum (p / total) ln (p / total) with p = s**q, whose logarithm is q ln s
+    return np.asarray(np.log(totals) - np.arange(1, longest + 1) * (powers @ np.log(magnitudes)) / totals)
 
 
 def knee_point(heights: npt.NDArray[np.floating]) -> int:
@@ -98,8 +116,9 @@ def potential_distances(decomposition: Spectrum, degrees: Float32Array, *, t: in
     potential = diffusion_potential(decomposition, degrees, t=t, gamma=gamma)
     potential -= potential.mean(axis=0)  # leaves distances alone and keeps float32 for what differs
     products = scipy.linalg.blas.ssyrk(1.0, potential.T, trans=True, lower=False)
-    squares = np.diagonal(products).copy()
-    return _distances(products, squares)
+    distances = np.empty((len(products), len(products)), np.float32)
+    _to_distances(products.T, np.diagonal(products).copy(), distances)
+    return distances
 
 
 def diffusion_potential(decomposition: Spectrum, degrees: Float32Array, *, t: int, gamma: float = 0.0) -> Float32Array:
@@ -131,13 +150,13 @@ def diffusion_potential(decomposition: Spectrum, degrees: Float32Array, *, t: in
     return potential
 
 
-def _distances(products: Float32Array, squares: Float32Array) -> Float32Array:
-    """From the upper triangle of the inner products to distances, the lower triangle mirrored."""
-    result = products
-    result *= -2.0
-    result += squares
-    result += squares[:, None]
-    np.maximum(result, 0.0, out=result)
-    np.sqrt(result, out=result)
-    upper = np.triu(result, 1)
-    return np.ascontiguousarray(upper + upper.T, dtype=np.float32)
+@compiled
+def _to_distances(products, squares, distances):  # type: ignore[no-untyped-def]
+    """From inner products, of which ``products[i, j]`` with j <= i are given, to distances in both triangles."""
+    for i in range(len(squares)):
+        row, given, square = distances[i], products[i], squares[i]
+        for j in range(i):
+            row[j] = np.sqrt(max(square + squares[j] - np.float32(2.0) * given[j], np.float32(0.0)))
+        row[i] = np.float32(0.0)
+        for j in range(i):
+            distances[j, i] = row[j]

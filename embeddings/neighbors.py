@@ -23,7 +23,12 @@ _ROWS_PER_BLOCK = 256
 
 
 def nearest_slices(
-    rows: UnitRows, landmarks: Landmarks | None, n_neighbors: int, *, candidates: int | None = CANDIDATES
+    rows: UnitRows,
+    landmarks: Landmarks | None,
+    n_neighbors: int,
+    *,
+    candidates: int | None = CANDIDATES,
+    within: Float32Array | None = None,
 ) -> tuple[IntArray, Float32Array]:
     """For every node, the rows of the nearest other slices of its unit, and their distances.
 
@@ -32,6 +37,8 @@ def nearest_slices(
         landmarks: clusters to search by; not needed for an exact search.
         n_neighbors: how many; a unit with fewer other slices repeats itself, at distance 0 of its own row.
         candidates: least number of slices that each slice is compared with; None compares it with all of its unit.
+        within: shape (row,): look no farther than this from each node, which makes an exact search several times
+            faster; where fewer slices are as near, the node itself fills up the list.
 
     Returns:
         Row numbers and distances, both of shape (row, n_neighbors), nearest first.
@@ -42,7 +49,8 @@ def nearest_slices(
     def search_all(unit: int) -> None:
         here = rows.of(unit)
         everyone = np.arange(here.start, here.stop, dtype=np.int32)
-        _search(rows.values[here], rows.values[here], everyone, everyone, found[here], squared[here])
+        reach = None if within is None else within[here] ** 2
+        _search(rows.values[here], rows.values[here], everyone, everyone, found[here], squared[here], reach)
 
     def search_around(unit: int) -> None:
         assert landmarks is not None
@@ -73,6 +81,29 @@ def nearest_slices(
     return found, squared
 
 
+def nearest_rows(queries: UnitRows, rows: UnitRows, n_neighbors: int) -> tuple[IntArray, Float32Array]:
+    """For every query node, the nearest rows of the same unit among other nodes, and their distances, by exact search.
+
+    Returns:
+        Row numbers and distances, both of shape (query, n_neighbors), nearest first; a unit with fewer rows repeats
+        its first, as if it were far away.
+    """
+    found = np.empty((len(queries.values), n_neighbors), np.int32)
+    squared = np.empty(found.shape, np.float32)
+
+    def search(unit: int) -> None:
+        here, there = queries.of(unit), rows.of(unit)
+        names = np.arange(there.start, there.stop, dtype=np.int32)
+        strangers = np.full(here.stop - here.start, -1, np.int32)
+        _search(queries.values[here], rows.values[there], names, strangers, found[here], squared[here])
+        missing = found[here] < 0
+        found[here][missing] = there.start
+        squared[here][missing] = FAR
+
+    run_blocks(search, range(queries.n_units))
+    return found, np.sqrt(squared)
+
+
 def neighbor_distances(points: Float32Array, chosen: npt.NDArray[np.int64], rank: int) -> Float32Array:
     """Distance from each chosen point to its ``rank``-th nearest among all points, itself not counted."""
     squared = np.empty((len(chosen), rank), np.float32)
@@ -82,7 +113,8 @@ def neighbor_distances(points: Float32Array, chosen: npt.NDArray[np.int64], rank
 
     def measure(block: tuple[int, int]) -> None:
         part = slice(*block)
-        _nearest(points[chosen[part]], columns, order, chosen[part].astype(np.int32), found[part], squared[part])
+        own = chosen[part].astype(np.int32)
+        _nearest(points[chosen[part]], columns, order, own, np.full(len(own), FAR), found[part], squared[part])
 
     run_blocks(measure, ranges(len(chosen), _ROWS_PER_BLOCK))
     return np.sqrt(squared[:, -1])
@@ -95,9 +127,11 @@ def _search(
     own: IntArray,
     found: IntArray,
     squared: Float32Array,
+    reach: Float32Array | None = None,
 ) -> None:
     order = _strided(len(points))
-    _nearest(queries, np.ascontiguousarray(points[order].T), names[order], own, found, squared)
+    reach = np.full(len(queries), FAR) if reach is None else reach
+    _nearest(queries, np.ascontiguousarray(points[order].T), names[order], own, reach, found, squared)
 
 
 def _strided(count: int) -> IntArray:
@@ -109,14 +143,14 @@ def _strided(count: int) -> IntArray:
 
 
 @compiled
-def _nearest(queries, columns, names, own, found, squared):  # type: ignore[no-untyped-def]
+def _nearest(queries, columns, names, own, reach, found, squared):  # type: ignore[no-untyped-def]
     """The names of, and squared distances to, the nearest columns of each query, those named ``own`` left out."""
     count, rank = columns.shape[1], found.shape[1]
     distances = np.empty(_TILE, np.float32)
     for query in range(len(queries)):
         near, who, itself = squared[query], found[query], own[query]
         for place in range(rank):
-            near[place], who[place] = FAR, itself
+            near[place], who[place] = reach[query], itself
         for start in range(0, count, _TILE):
             stop = min(start + _TILE, count)
             squared_distances(queries[query], columns, start, stop, distances)

@@ -78,6 +78,11 @@ def inter_edges(
 ) -> Edges:
     """Join every node to its nearest slices, of the given ranks, in both directions; see `nearest_slices`."""
     found, _ = nearest_slices(rows, landmarks, max(ranks), candidates=candidates)
+    return edges_to(found, ranks)
+
+
+def edges_to(found: IntArray, ranks: tuple[int, ...] = RANKS) -> Edges:
+    """Join every row to those of its neighbors, shape (row, neighbor), nearest first, that have the given ranks."""
     chosen = np.ascontiguousarray(found[:, np.array(ranks) - 1])
     starts = np.zeros(len(chosen) + 1, np.int64)
     _count_ends(chosen, starts)

@@ -122,7 +122,7 @@ def embed_nodes(
         time = diffusion_time(decomposition.values) if t == "auto" else int(t)
         distances = potential_distances(decomposition, operator.degrees, t=time, gamma=gamma)
         placement = metric_mds(distances, classic_mds(distances, n_components, seed=seed))
-        plain = interpolate(graph, operator, placement.positions)
+        plain = interpolate(graph, placement.positions)
         refined = refine_nodes(rows, landmarks, plain, epochs=refine, seed=seed)
     return StreamingSolution(graph, operator, width, time, placement, plain, refined)
 

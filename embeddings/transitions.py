@@ -39,7 +39,7 @@ class LandmarkGraph:
         landmarks: what the sums are over.
         bandwidth: ε of the inter-step kernel.
         sums: "exact" adds the affinity of every member of a landmark; "centers" takes the affinity of its center, as
-            many times as it has members.
+            many times as it has members; "placed" does so for nodes that the landmarks were not chosen from.
         blocks: per unit, shape (row, landmark of the unit): the dense part of W, or None where it is computed anew
             whenever it is needed.
     """
@@ -48,8 +48,13 @@ class LandmarkGraph:
     intra: IntraKernel
     landmarks: Landmarks
     bandwidth: float
-    sums: Sums
+    sums: Literal["exact", "centers", "placed"]
     blocks: tuple[Float32Array, ...] | None
+
+    @property
+    def on_nodes(self) -> bool:
+        """Whether every node is its own landmark, so that diffusion runs on the kernel itself."""
+        return self.sums != "placed" and len(self.landmarks.centers) == len(self.rows.values)
 
     def block(self, unit: int, start: int, stop: int) -> Float32Array:
         """Affinities of the unit's rows ``start`` to ``stop`` to the unit's own landmarks, the nodes themselves in."""
@@ -104,10 +109,9 @@ def landmark_operator(graph: LandmarkGraph) -> LandmarkOperator:
     """
     rows, landmarks, intra = graph.rows, graph.landmarks, graph.intra
     count = len(landmarks.centers)
-    if count == len(rows.values):
+    if graph.on_nodes:
         return _node_operator(graph)
-    intra_degrees = np.add.reduceat(np.append(intra.weights, np.float32(0)), intra.starts[:-1])
-    intra_degrees[np.diff(intra.starts) == 0] = 0.0
+    intra_degrees = _intra_degrees(intra)
     node_degrees = np.empty(len(rows.values), np.float32)
 
     def assemble(unit: int) -> tuple[Float32Array, Float32Array]:
@@ -136,25 +140,34 @@ def landmark_operator(graph: LandmarkGraph) -> LandmarkOperator:
     return LandmarkOperator(gram / root / root[:, None], degrees.astype(np.float32), node_degrees)
 
 
-def interpolate(graph: LandmarkGraph, operator: LandmarkOperator, positions: Float32Array) -> Float32Array:
+def interpolate(graph: LandmarkGraph, positions: Float32Array) -> Float32Array:
     """Positions of all nodes, shape (row, component): each the affinity-weighted mean of the landmarks."""
     rows, landmarks, intra = graph.rows, graph.landmarks, graph.intra
-    if len(positions) == len(rows.values):
+    if graph.on_nodes:
         return positions
+    degrees = _intra_degrees(intra)
     result = np.empty((len(rows.values), positions.shape[1]), np.float32)
 
     def place(block: tuple[int, int, int]) -> None:
         unit, start, stop = block
         first = int(rows.offsets[unit])
         here = slice(first + start, first + stop)
-        sums = graph.block(unit, start, stop) @ positions[landmarks.of(unit)]
+        own = graph.block(unit, start, stop)
+        sums = own @ positions[landmarks.of(unit)]
         _add_intra(intra.starts[here.start : here.stop + 1], intra.neighbors, intra.weights, landmarks.labels,
                    positions, sums)  # fmt: skip
-        result[here] = sums / operator.node_degrees[here, None]
+        result[here] = sums / (own.sum(axis=1) + degrees[here])[:, None]
 
     counts = np.diff(rows.offsets)
     run_blocks(place, [(unit, *part) for unit in range(rows.n_units) for part in ranges(int(counts[unit]), _ROWS_PER_BLOCK)])  # fmt: skip  # noqa: E501
     return result
+
+
+def _intra_degrees(intra: IntraKernel) -> Float32Array:
+    """Sum of each row's affinities within its slice, itself not counted."""
+    sums = np.add.reduceat(np.append(intra.weights, np.float32(0)), intra.starts[:-1])
+    sums[np.diff(intra.starts) == 0] = 0.0
+    return sums
 
 
 def _node_operator(graph: LandmarkGraph) -> LandmarkOperator:

@@ -50,6 +50,11 @@ class UnitRows:
         nodes[self.slices, units] = rows
         return nodes
 
+    def from_nodes(self, nodes: Float32Array) -> Float32Array:
+        """The rows of per-node results, shape (slice, unit, component): the inverse of `to_nodes`."""
+        units = np.repeat(np.arange(self.n_units), np.diff(self.offsets))
+        return nodes[self.slices, units]
+
 
 def unit_rows(nodes: FloatArray) -> UnitRows:
     """Sort normalized nodes by unit.

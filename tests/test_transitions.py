@@ -107,7 +107,7 @@ def test_interpolation_is_the_weighted_mean_of_landmarks(
     sums = node_sums(kernel, graph.landmarks)
     positions = np.random.default_rng(0).normal(size=(len(graph.landmarks.centers), 3)).astype(np.float32)
     expected = sums / sums.sum(axis=1, keepdims=True) @ positions
-    np.testing.assert_allclose(interpolate(graph, landmark_operator(graph), positions), expected, atol=2e-6)
+    np.testing.assert_allclose(interpolate(graph, positions), expected, atol=2e-6)
 
 
 def test_where_every_node_is_a_landmark_the_operator_is_that_of_the_kernel_itself() -> None:
