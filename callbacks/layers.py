@@ -156,7 +156,7 @@ def _matches(wanted: str, modules: Mapping[str, nn.Module]) -> Iterator[tuple[st
         return
     if _is_pattern(wanted):
         pattern = re.compile(_pattern(wanted))
-        found = [name for name in modules if pattern.fullmatch(name)]
+        found = [name for name in list(modules)[1:] if pattern.fullmatch(name)]  # the first is the model itself
         if found:
             yield from ((name, None) for name in found)
             return

@@ -25,7 +25,7 @@ from hiddenscope.errors import RecordingError
 
 IntArray = npt.NDArray[np.int64]
 
-_MOST_LABELS_READ = 4_096
+_MOST_LABELS_READ = 1_024
 """Data sets that do not list their labels are read item by item to find them; this bounds the reading."""
 
 

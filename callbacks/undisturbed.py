@@ -96,7 +96,9 @@ def _attributes_of(module: nn.Module) -> Callable[[], None]:
                 registry.clear()
                 registry.update(entries)
         for tensor, version, content in contents:
-            if tensor._version != version:
+            # Batch normalization writes its statistics without counting the version up. Asking a GPU whether anything
+            # has changed would wait for it, so there the content is put back in any case.
+            if tensor._version != version or tensor.is_cuda or not torch.equal(tensor, content):
                 tensor.copy_(content)
 
     return put_back
