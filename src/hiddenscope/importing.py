@@ -150,9 +150,11 @@ def _metrics(given: Mapping[str, npt.ArrayLike] | None, beside: Mapping[str, Arr
         if table.shape != (count, names.size):
             raise ValueError(f"metrics need shape ({count}, {names.size}), got {table.shape}")
         given = {str(name): table[:, column] for column, name in enumerate(names.tolist())}
-    columns = {}
-    for name in given or {}:
-        line = _line(np.asarray((given or {})[name], dtype=np.float64), count, f"metric {name!r}", "epoch")
+    columns: dict[str, Array] = {}
+    if given is None:
+        return columns
+    for name in given:
+        line = _line(np.asarray(given[name], dtype=np.float64), count, f"metric {name!r}", "epoch")
         assert line is not None
         columns[str(name)] = line
     return columns

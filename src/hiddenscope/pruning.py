@@ -68,12 +68,14 @@ def run(args: argparse.Namespace) -> int:
         if input(f"remove these, and free {total}? [y/N] ").strip().lower() not in ("y", "yes"):
             print("nothing was removed")
             return 0
+    freed = 0
     for step in steps:
         try:
             step.do()
+            freed += step.size
         except RunLockedError as error:
             print(f"skipped: {error}")
-    print(f"freed {total}")
+    print(f"freed {bytes_in_words(freed)}")
     return 0
 
 
