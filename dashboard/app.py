@@ -15,6 +15,7 @@ from dash import ClientsideFunction, Dash, Input, Output, State, ctx, html, no_u
 from hiddenscope.dashboard import figures, layout, words
 from hiddenscope.dashboard.figures.template import message
 from hiddenscope.dashboard.library import Library, View, alive
+from hiddenscope.dashboard.safety import protect
 from hiddenscope.dashboard.supervisor import Supervisor
 from hiddenscope.errors import HiddenscopeError
 from hiddenscope.run import RunInfo
@@ -23,6 +24,7 @@ HERE = Path(__file__).parent
 SHOWN = {"display": "flex"}
 GRID = {"display": "grid"}
 HIDDEN = {"display": "none"}
+_COLORS = [choice["value"] for choice in layout.COLORS]
 
 SNIPPET = """import hiddenscope as hs
 
@@ -30,12 +32,15 @@ monitor = hs.HiddenStateMonitor()
 pl.Trainer(callbacks=[monitor]).fit(model, data)"""
 
 
-def create_app(logdir: str | os.PathLike[str], *, supervisor: Supervisor | None = None) -> Dash:
+def create_app(
+    logdir: str | os.PathLike[str], *, supervisor: Supervisor | None = None, token: str | None = None
+) -> Dash:
     """The page for the runs below ``logdir``; ``app.server`` is its WSGI application.
 
     Args:
         logdir: where runs are, or will be, recorded; it need not exist yet.
         supervisor: of the worker that makes the pictures; without one the page only reads.
+        token: what viewers must give once, as ``?token=…``; None lets everybody in who reaches the server.
     """
     library = Library(Path(logdir))
     app = Dash(
@@ -49,6 +54,7 @@ def create_app(logdir: str | os.PathLike[str], *, supervisor: Supervisor | None 
     app.layout = layout.page(icon=app.get_asset_url("icon.svg"))
     _bring_news(app, library, supervisor)
     _connect_browser(app)
+    protect(app, token=token)
     return app
 
 
@@ -58,6 +64,7 @@ def _bring_news(app: Dash, library: Library, supervisor: Supervisor | None) -> N
             "picture": Output("picture-data", "data"),
             "curves": Output("curves-data", "data"),
             "seen": Output("seen", "data"),
+            "epochs": Output("epochs", "data"),
             "runs": Output("run", "data"),
             "run": Output("run", "value"),
             "layers": Output("layer", "data"),
@@ -83,21 +90,26 @@ def _bring_news(app: Dash, library: Library, supervisor: Supervisor | None) -> N
     )
     def bring_news(
         _tick: int | None,
-        run: str | None,
-        layer: str | None,
-        color: str,
-        dimensions: str,
-        log: bool,
-        dark: bool | None,
-        seen: dict[str, Any] | None,
-        search: str | None,
+        run: object,
+        layer: object,
+        color: object,
+        dimensions: object,
+        log: object,
+        dark: object,
+        seen: object,
+        search: object,
     ) -> dict[str, Any]:
+        # What comes from a browser may be anything: unknown values become the defaults.
         news: dict[str, Any] = dict.fromkeys(ctx.outputs_grouping, no_update)
-        seen = seen or {}
+        seen = seen if isinstance(seen, dict) else {}
+        run, layer = (value if isinstance(value, str) else None for value in (run, layer))
+        color = color if color in _COLORS else "epoch"
+        dimensions = 2 if dimensions == "2" else 3
+        log, dark = bool(log), bool(dark)
         runs = library.runs()
         if seen.get("runs") != (listed := _listed(runs)):
             news["runs"] = listed
-        asked = parse_qs((search or "").lstrip("?"))
+        asked = parse_qs(search.lstrip("?")) if isinstance(search, str) else {}
         if run not in runs:
             wanted = asked.get("run", [""])[0]
             run = wanted if wanted in runs else next(iter(runs), None)
@@ -124,13 +136,13 @@ def _bring_news(app: Dash, library: Library, supervisor: Supervisor | None) -> N
         curves_at = [run, view.layer, view.version, view.result_version, log, dark]
         picture_at = [run, view.layer, view.result_version, color, dimensions, dark]
         if seen.get("curves") != curves_at:
-            news["curves"] = curves_figure(view, log=bool(log), dark=bool(dark))
+            news["curves"] = curves_figure(view, log=log, dark=dark)
+            news["epochs"] = view.epochs.tolist()
         if seen.get("picture") != picture_at:
-            figure = picture_figure(view, color=color, dimensions=int(dimensions), dark=bool(dark))
+            figure = picture_figure(view, color=color, dimensions=dimensions, dark=dark)
             news["picture"] = figure.to_dict()
             news["note"] = _note(view, (figure.layout.meta or {}).get("note", ""))
         told = {"runs": listed, "layers": list(view.layers), "curves": curves_at, "picture": picture_at}
-        told["epochs"] = view.epochs.tolist()
         if told != seen:
             news["seen"] = told
             news |= {"empty_style": HIDDEN, "views_style": GRID, "transport_style": SHOWN}
@@ -184,7 +196,7 @@ def _connect_browser(app: Dash) -> None:
         Output("scrub", "value"),
         Output("epoch-label", "children"),
         Input("cursor", "data"),
-        Input("seen", "data"),
+        Input("epochs", "data"),
     )
     first_call_too: dict[str, Any] = {"prevent_initial_call": True}
     browser("scrubbed", Output("cursor", "data"), Input("scrub", "value"), **first_call_too)

@@ -13,16 +13,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("logdir", type=Path, help="where runs are, or will be, recorded (such as lightning_logs)")
     parser.add_argument("--port", type=int, default=8050, help="port to serve on (%(default)s; 0: any free one)")
     parser.add_argument("--host", default="127.0.0.1", help="address to serve on (%(default)s)")
+    parser.add_argument("--token", help="what viewers must give; needed when others can reach --host")
     parser.add_argument("--no-worker", action="store_true", help="show what is stored, compute nothing")
 
 
 def run(args: argparse.Namespace) -> int:
     """Serve until Ctrl-C."""
+    from hiddenscope.dashboard.safety import check_token
+
     logdir: Path = args.logdir.expanduser()
     if logdir.exists() and not logdir.is_dir():
         raise ValueError(f"expected a folder of runs, got the file {logdir}; give the folder that it lies in")
     if not logdir.exists() and not logdir.absolute().parent.is_dir():
         raise ValueError(f"expected a folder of runs, got {logdir}, which does not exist; check the path, or create it")
+    check_token(args.host, args.token)
     listener = listen(args.host, args.port)
 
     import waitress
@@ -31,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     from hiddenscope.dashboard.supervisor import Supervisor
 
     supervisor = None if args.no_worker else Supervisor.of(logdir)
-    app = create_app(logdir, supervisor=supervisor)
+    app = create_app(logdir, supervisor=supervisor, token=args.token)
     server = waitress.create_server(app.server, sockets=[listener], threads=8, ident=None)
     print(f"hiddenscope dashboard: http://{_address(listener)}  (runs below {logdir}; Ctrl-C ends it)", flush=True)
     if supervisor is not None:

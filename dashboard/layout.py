@@ -51,6 +51,7 @@ def page(*, icon: str) -> Any:
             dcc.Location(id="url", refresh=False),
             dcc.Interval(id="tick", interval=TICK_MS),
             dcc.Store(id="seen", data={}),
+            dcc.Store(id="epochs", data=[]),
             dcc.Store(id="dark"),
             dcc.Store(id="cursor", data=None),
             dcc.Store(id="units", data=[]),

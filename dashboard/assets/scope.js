@@ -76,12 +76,21 @@
     return path;
   }
 
+  /* A copy of the layout, with the camera where the reader left it. */
+  function keptLayout(figure) {
+    const layout = structuredClone(figure.layout);
+    const graph = document.querySelector("#picture .js-plotly-plot");
+    const scene = graph && graph._fullLayout && graph._fullLayout.scene && graph._fullLayout.scene._scene;
+    if (layout.scene && scene && scene.getCamera) layout.scene.camera = scene.getCamera();
+    return layout;
+  }
+
   function composePicture(figure, cursor, units) {
     if (!figure || !figure.layout || !figure.layout.meta || !figure.data.length) return figure;
     const meta = figure.layout.meta;
     const chosen = (units || []).map((unit) => meta.units.findIndex((label) => String(label) === String(unit)));
     const selected = chosen.map((at, k) => [at, UNIT_COLORS[k % UNIT_COLORS.length]]).filter(([at]) => at >= 0);
-    if (cursor === null && !selected.length) return figure;
+    if (cursor === null && !selected.length) return { data: figure.data, layout: keptLayout(figure) };
     const base = figure.data[0];
     const steps = meta.steps.length, count = meta.units.length, per = steps * count;
     const now = cursor === null ? meta.epochs.length - 1 : indexOf(meta.epochs, cursor);
@@ -89,8 +98,9 @@
     if (cursor !== null) {
       const quiet = selected.length ? 0.35 : 1;
       for (const [youngest, oldest, opacity] of TRAIL) {
-        const from = Math.max(0, now - oldest), to = now - youngest + 1;
-        if (to > from) traces.push(part(base, block(from * per, to * per), { opacity: opacity * quiet, hoverinfo: "skip", hovertemplate: null, name: "trail" }));
+        // An empty trail is drawn too: a constant number of traces keeps frames cheap.
+        const to = Math.max(0, now - youngest + 1), from = Math.min(to, Math.max(0, now - oldest));
+        traces.push(part(base, block(from * per, to * per), { opacity: opacity * quiet, hoverinfo: "skip", hovertemplate: null, name: "trail" }));
       }
       traces.push(part(base, block(now * per, (now + 1) * per), { opacity: quiet, name: "now" }));
     }
@@ -105,7 +115,7 @@
       traces.push(Object.assign({ type: base.type, mode: "lines", name: name + " path", line, hoverinfo: "skip", opacity: 0.9 }, path));
     }
     traces.forEach((trace, i) => { trace.uid = "layer-" + i; });
-    return { data: traces, layout: figure.layout };
+    return { data: traces, layout: keptLayout(figure) };
   }
 
   function composeCurves(figure, units) {
@@ -147,17 +157,33 @@
     return epoch === -1 ? "before training" : "epoch " + Number(epoch.toFixed(3));
   }
 
-  let timer = null, epochs = [];
+  /* Playing waits for the picture: a frame begins when the last one is drawn. */
+  let timer = null, epochs = [], drawnAt = 0, askedAt = 0;
+  function watchPicture() {
+    const graph = document.querySelector("#picture .js-plotly-plot");
+    if (graph && graph.on && !graph.dataset.watched) {
+      graph.dataset.watched = "yes";
+      graph.on("plotly_afterplot", () => { drawnAt = performance.now(); });
+    }
+  }
+  function frame() {
+    const now = performance.now();
+    if (drawnAt < askedAt && now - askedAt < 2000) return;
+    askedAt = now;
+    if (!step(1)) setPlaying(false);
+  }
+
   function playing() { return timer !== null; }
   function setPlaying(on) {
     if (timer !== null) { clearInterval(timer); timer = null; }
     if (on && epochs.length > 1) {
-      if (cursorAt === null || cursorAt >= epochs[epochs.length - 1]) moveTo(epochs[0]);
-      timer = setInterval(() => { if (!step(1)) setPlaying(false); }, FRAME_MS);
+      watchPicture();
+      if (cursorAt === null || cursorAt >= epochs[epochs.length - 1]) { askedAt = performance.now(); moveTo(epochs[0]); }
+      timer = setInterval(frame, FRAME_MS);
     }
     dash_clientside.set_props("play", { children: playing() ? "\u275a\u275a" : "\u25b6" });
   }
-  function moveTo(epoch) { dash_clientside.set_props("cursor", { data: epoch }); cursorAt = epoch; }
+  function moveTo(epoch) { cursorAt = epoch; dash_clientside.set_props("cursor", { data: epoch }); }
   function step(by) {
     if (!epochs.length) return false;
     const at = cursorAt === null ? epochs.length - 1 : indexOf(epochs, cursorAt);
@@ -182,11 +208,30 @@
     }
   });
 
-  function unitOf(event) {
+  let held = false, letGo = null;
+  function hold(event) {
+    const slider = event.target && event.target.closest && event.target.closest("#scrub");
+    if (!slider) return;
+    clearTimeout(letGo);
+    held = true;
+    if (event.type === "keydown") release();
+  }
+  function release() { clearTimeout(letGo); letGo = setTimeout(() => { held = false; }, 400); }
+  document.addEventListener("pointerdown", hold, true);
+  document.addEventListener("keydown", hold, true);
+  document.addEventListener("pointerup", release, true);
+  document.addEventListener("pointercancel", release, true);
+
+  /* The unit that was clicked: that of a curve, or that of a point. */
+  function unitOf(event, id) {
     if (!event || !event.points || !event.points.length) return undefined;
     const point = event.points[0];
-    if (point.data && point.data.meta && point.data.meta.unit !== undefined) return point.data.meta.unit;
-    return point.customdata ? point.customdata[2] : undefined;
+    const graph = document.querySelector("#" + id + " .js-plotly-plot");
+    const trace = graph && graph.data && graph.data[point.curveNumber];
+    if (!trace) return undefined;
+    if (trace.meta && trace.meta.unit !== undefined) return trace.meta.unit;
+    const labels = trace.customdata && rows(trace.customdata)[point.pointNumber];
+    return labels ? labels[2] : undefined;
   }
 
   function toggled(units, unit) {
@@ -201,9 +246,9 @@
       curves: (figure, units) => figure ? composeCurves(figure, units) : window.dash_clientside.no_update,
 
       /* cursor and recorded epochs -> slider and label */
-      transport: function (cursor, seen) {
-        epochs = (seen && seen.epochs) || [];
-        cursorAt = cursor === undefined ? null : cursor;
+      transport: function (cursor, recorded) {
+        epochs = recorded || [];
+        if (!playing()) cursorAt = cursor === undefined ? null : cursor;
         window.requestAnimationFrame(placeCursor);
         const last = Math.max(epochs.length - 1, 0);
         const at = cursorAt === null ? last : indexOf(epochs, cursorAt);
@@ -211,9 +256,8 @@
         return [Math.max(last, 1), at, label];
       },
       scrubbed: function (value) {
-        if (!epochs.length || value === undefined || value === null) return window.dash_clientside.no_update;
-        const shown = cursorAt === null ? epochs.length - 1 : indexOf(epochs, cursorAt);
-        if (value === shown || value >= epochs.length) return window.dash_clientside.no_update;
+        // The slider also moves by itself, when an epoch arrives or while playing; only a hand on it counts.
+        if (!held || !epochs.length || !(value < epochs.length)) return window.dash_clientside.no_update;
         setPlaying(false);
         return epochs[value];
       },
@@ -221,13 +265,13 @@
       play: (clicks) => { if (clicks) setPlaying(!playing()); return window.dash_clientside.no_update; },
       clickCurves: function (event, units) {
         if (!event || !event.points || !event.points.length) return [window.dash_clientside.no_update, window.dash_clientside.no_update];
-        const unit = event.points[0].data && event.points[0].data.meta ? unitOf(event) : undefined;
+        const unit = unitOf(event, "curves");
         setPlaying(false);
         const x = Number(event.points[0].x);
         return [x, unit === undefined ? window.dash_clientside.no_update : toggled(units, unit)];
       },
       clickPicture: function (event, units) {
-        const unit = unitOf(event);
+        const unit = unitOf(event, "picture");
         return unit === undefined ? window.dash_clientside.no_update : toggled(units, unit);
       },
 

@@ -78,7 +78,7 @@ def page(chromium: sync_api.Browser, witness: Witness) -> Iterator[sync_api.Page
     """A fresh page; at the end it must have been clean."""
     context = chromium.new_context(viewport={"width": 1440, "height": 900}, color_scheme="light")
     page = context.new_page()
-    page.set_default_timeout(40_000)
+    page.set_default_timeout(90_000)
     witness.watch(page)
     yield page
     context.close()

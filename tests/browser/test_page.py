@@ -233,7 +233,7 @@ def test_space_plays_through_all_epochs_and_stops_at_the_end(page, address):
     page.wait_for_function(f"() => window.seen.includes('epoch {EPOCHS - 2}')")
     seen = page.evaluate("() => window.seen")
     assert seen[0] == "before training"
-    assert [text for text in dict.fromkeys(seen)][1:] == [f"epoch {epoch}" for epoch in range(EPOCHS - 1)]
+    assert list(dict.fromkeys(seen))[1:] == [f"epoch {epoch}" for epoch in range(EPOCHS - 1)]
     page.wait_for_function("() => document.getElementById('play').innerText.includes('\u25b6')")
 
 
@@ -271,6 +271,27 @@ def test_a_unit_picked_on_its_curve_is_brought_forward_in_both_views(page, addre
         "name => document.querySelector('#curves .js-plotly-plot')._fullData.find(t => t.name === name).line.width > 2",
         arg=picked,
     )
+
+
+def test_a_point_picked_in_the_picture_brings_its_unit_forward(page, address):
+    open_view(page, address, "?view=2")
+    page.wait_for_function(f"() => ({TRACES})()[0].type === 'scattergl'")
+    spot = page.evaluate(
+        """() => {
+          const g = document.querySelector('#picture .js-plotly-plot'), box = g.getBoundingClientRect();
+          const trace = g._fullData[0], x = g._fullLayout.xaxis, y = g._fullLayout.yaxis;
+          return [box.left + x._offset + x.d2p(trace.x[40]), box.top + y._offset + y.d2p(trace.y[40])];
+        }"""
+    )
+    page.mouse.move(*spot)
+    page.wait_for_selector("#picture .hoverlayer .hovertext")
+    picked = page.text_content("#picture .hoverlayer .hovertext").split("step")[0].strip()
+    page.mouse.click(*spot)
+    page.wait_for_function(f"() => ({TRACES})().some(trace => trace.name === '{picked}')")
+    units = next(trace for trace in page.evaluate(TRACES) if trace["name"] == picked)["units"]
+    assert [f"unit {unit}" for unit in units] == [picked]
+    page.evaluate("() => dash_clientside.set_props('units', {data: []})")
+    page.wait_for_function(f"() => ({TRACES})().length === 1")
 
 
 def test_the_theme_is_kept_and_both_appearances_are_drawn_in_their_own_colors(page, address):
