@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from hiddenscope.analyses.entropy import inter_step_entropy, intra_step_entropy
     from hiddenscope.callbacks.monitor import HiddenStateMonitor
     from hiddenscope.callbacks.session import RecordingWarning, record
+    from hiddenscope.embeddings.fidelity import (
+        distance_rank_correlation,
+        neighborhood_preservation,
+        trustworthiness,
+    )
     from hiddenscope.embeddings.graph import multislice_graph
     from hiddenscope.embeddings.kernel import multislice_kernel
     from hiddenscope.embeddings.mmphate import MMPHATE
@@ -42,14 +47,17 @@ _HOMES = {
     "RunNotFoundError": "hiddenscope.errors",
     "as_embedding": "hiddenscope.trace",
     "as_trace": "hiddenscope.trace",
+    "distance_rank_correlation": "hiddenscope.embeddings.fidelity",
     "find_runs": "hiddenscope.run",
     "import_trace": "hiddenscope.importing",
     "inter_step_entropy": "hiddenscope.analyses.entropy",
     "intra_step_entropy": "hiddenscope.analyses.entropy",
     "multislice_graph": "hiddenscope.embeddings.graph",
     "multislice_kernel": "hiddenscope.embeddings.kernel",
+    "neighborhood_preservation": "hiddenscope.embeddings.fidelity",
     "open_run": "hiddenscope.run",
     "record": "hiddenscope.callbacks.session",
+    "trustworthiness": "hiddenscope.embeddings.fidelity",
 }
 
 __all__ = ["__version__", *_HOMES]
