@@ -66,6 +66,21 @@ def test_the_newest_run_is_opened_and_all_are_listed_newest_first(tmp_path: Path
     assert hs.find_runs(tmp_path / "nowhere") == []
 
 
+def test_a_listing_is_never_stale(tmp_path: Path) -> None:
+    record(tmp_path / "version_0", range(2))
+    assert [info.epoch_count for info in hs.find_runs(tmp_path)] == [2]
+    with SnapshotWriter.open(tmp_path / "version_0" / "hiddenscope", description(), resume_after=1) as writer:
+        writer.append(snapshot(2))
+        assert [(info.epoch_count, info.status) for info in hs.find_runs(tmp_path)] == [(3, "training")]
+    assert [(info.epoch_count, info.status) for info in hs.find_runs(tmp_path)] == [(3, "finished")]
+    shutil.rmtree(tmp_path / "version_0")
+    assert hs.find_runs(tmp_path) == []
+    record(tmp_path / "version_0", range(5), seed=1)  # another run in the same place
+    (info,) = hs.find_runs(tmp_path)
+    assert info.epoch_count == 5
+    assert_holds(hs.open_run(tmp_path), dict.fromkeys(range(5), 1))
+
+
 def test_a_run_that_has_only_begun_does_not_hide_an_older_one(tmp_path: Path) -> None:
     record(tmp_path / "version_0")
     with SnapshotWriter.open(tmp_path / "version_1" / "hiddenscope", description()):

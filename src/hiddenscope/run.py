@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import os
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,8 +37,12 @@ from hiddenscope.trace import TRACE_DIMS
 Selection = float | Sequence[float] | npt.NDArray[Any] | slice
 
 _MOST_EPOCHS = 10_000_000  # no training has more; a damaged run may say that it has
+_MOST_GLANCES = 1_000  # runs that are kept open for `find_runs`
 _PATIENCE = 600.0  # seconds of silence before a training that cannot be asked counts as killed …
 _PATIENCE_EPOCHS = 5  # … or so many times its longest epoch, whichever is longer
+
+_glances: dict[tuple[object, ...], Run] = {}
+_glances_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -278,11 +283,10 @@ def open_run(path: str | os.PathLike[str], *, storage_options: Mapping[str, Any]
         RunFormatError: there is one, but it cannot be read.
     """
     place = as_location(path, storage_options)
-    found = _look(place)
-    infos = [info for info, _ in found]
-    for info, run in found:
-        if run is not None and info.epoch_count:
-            return run
+    infos = _look(place)
+    recorded = [info for info in infos if info.epoch_count]
+    if recorded:
+        return Run(as_location(recorded[0].path, storage_options), name=recorded[0].name)
     empty = [info for info in infos if info.problem is None]
     if empty:
         age = max(0.0, time.time() - empty[0].updated_at)
@@ -306,7 +310,7 @@ def find_runs(
         unreadable: list also what looks like a run and cannot be read, last, with ``problem`` saying why.
     """
     place = as_location(path, storage_options)
-    return [info for info, _ in _look(place) if unreadable or info.problem is None]
+    return [info for info in _look(place) if unreadable or info.problem is None]
 
 
 def _pin(repository: icechunk.Repository, location: Location) -> _Pinned:
@@ -339,18 +343,18 @@ def _status(pinned: _Pinned, location: Location) -> str:
     return "killed"
 
 
-def _look(place: Location) -> list[tuple[RunInfo, Run | None]]:
+def _look(place: Location) -> list[RunInfo]:
     """What looks like a run at or below ``place``, the newest first, what cannot be read last."""
     found = [_info(location, name) for location, name in _candidates(place)]
-    return sorted(found, key=lambda each: (each[0].problem is None, each[0].updated_at), reverse=True)
+    return sorted(found, key=lambda info: (info.problem is None, info.updated_at), reverse=True)
 
 
-def _info(location: Location, name: str) -> tuple[RunInfo, Run | None]:
+def _info(location: Location, name: str) -> RunInfo:
     try:
-        run = Run(location, name=name)
         with readable(location):
+            run = _glanced_at(location)
             epochs = run.epochs
-            info = RunInfo(
+            return RunInfo(
                 path=run.path,
                 name=name,
                 status=run.status,
@@ -360,12 +364,27 @@ def _info(location: Location, name: str) -> tuple[RunInfo, Run | None]:
                 updated_at=run.updated_at,
                 version=run.version,
             )
-        return info, run
     except RunNotFoundError:  # its writer is about to begin it, or died just then
         status = "training" if has_writer(location / "snapshots") else "killed"
-        return RunInfo(str(location), name, status, (), 0, None, _changed_at(location), ""), None
+        return RunInfo(str(location), name, status, (), 0, None, _changed_at(location), "")
     except HiddenscopeError as error:
-        return RunInfo(str(location), name, "unreadable", (), 0, None, _changed_at(location), "", str(error)), None
+        return RunInfo(str(location), name, "unreadable", (), 0, None, _changed_at(location), "", str(error))
+
+
+def _glanced_at(location: Location) -> Run:
+    """The run there as of now, opened once: those who list runs do so again and again."""
+    key = (str(location), tuple(sorted(location.options.items())))
+    with _glances_lock:
+        run = _glances.pop(key, None)
+    if run is None:
+        run = Run(location)
+    else:
+        run.refresh()
+    with _glances_lock:
+        _glances[key] = run  # the last to be dropped
+        while len(_glances) > _MOST_GLANCES:
+            _glances.pop(next(iter(_glances)))
+    return run
 
 
 def _changed_at(location: Location) -> float:
