@@ -31,6 +31,7 @@ from hiddenscope.callbacks.trainers import (
     is_dry_run,
     log_folder,
     metrics_of,
+    names_of_classes,
     position,
     refuse_sharded_models,
 )
@@ -78,6 +79,8 @@ class HiddenStateMonitor(pl.Callback):
         extract: for layers that hooks cannot read: a function of model and batch that returns named tensors (sample,
             step, unit), or by the name of a module a function from its output to such a tensor.
         forward: how the model is called with a probe batch; None finds out from its signature.
+        label_names: names of classes 0, 1, …; None looks for ``label_names`` or ``classes`` at the datamodule, the
+            module, or the data set of the probe.
         logdir: folder or address for the run; None takes the logger's. The run goes into ``hiddenscope`` below it.
         max_samples: most sequences drawn from a dataloader.
         max_units, max_steps, max_mb: most units and steps of a layer, and most megabytes of all layers, per epoch;
@@ -106,6 +109,7 @@ class HiddenStateMonitor(pl.Callback):
         record: Sequence[str] = ("h",),
         extract: Extract | None = None,
         forward: Forward | None = None,
+        label_names: list[str] | None = None,
         logdir: str | None = None,
         max_samples: int = 128,
         max_units: int = 512,
@@ -126,6 +130,7 @@ class HiddenStateMonitor(pl.Callback):
         if dashboard not in (True, False, "stay"):
             raise ValueError(f'dashboard= takes True, False or "stay", got {dashboard!r}')
         self.probe, self.layers, self.record, self.extract, self.forward = probe, layers, record, extract, forward
+        self.label_names = label_names
         self.schedule = parse_schedule(every)
         self.budget = Budget(max_units, max_steps, max_mb)
         self.dashboard, self.logdir, self.max_samples, self.loop_steps = dashboard, logdir, max_samples, loop_steps
@@ -225,6 +230,7 @@ class HiddenStateMonitor(pl.Callback):
             resume_after=start if start > UNTRAINED else None,
             settings={"every": self.schedule.text, "record": list(self.record), "seed": self.seed},
             model=type(module).__name__,
+            label_names=self.label_names or names_of_classes(trainer, module, self.probe),
             dtype=self.dtype,
             queue_size=self.queue_size,
             max_wait=self.max_wait,

@@ -122,7 +122,13 @@ class StateRecorder:
         """Size of one record as float32."""
         return sum(layer.steps.size * layer.units.size for layer in self.layers) * self.sample_count * 4
 
-    def description(self, *, model: str | None = None, settings: Mapping[str, JSON] | None = None) -> RunDescription:
+    def description(
+        self,
+        *,
+        model: str | None = None,
+        label_names: Sequence[str] | None = None,
+        settings: Mapping[str, JSON] | None = None,
+    ) -> RunDescription:
         """What a run of this recorder holds."""
         probe = self.probe
         inputs, positions = probe.inputs, self._per_sample(probe.positions)
@@ -130,7 +136,7 @@ class StateRecorder:
             layers=self.layers,
             samples=np.arange(self.sample_count) if positions is None else positions,
             labels=self._per_sample(probe.labels),
-            label_names=None,
+            label_names=None if label_names is None else tuple(label_names),
             probe_fingerprint=probe.fingerprint,
             model=model or type(self.model).__name__,
             settings={"called_as": self._call.text, **(settings or {})},

@@ -6,6 +6,8 @@ slower thing.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -24,6 +26,8 @@ def dispersion(states: Tensor) -> Tensor:
     >>> dispersion(torch.tensor([[[0.0, 2.0], [1.0, 1.0]]])).item()
     0.5
     """
+    if _is_whole(states):
+        return states.std(dim=-1, correction=0).mean()
     there = ~torch.isnan(states)
     count = there.sum(dim=-1)
     filled = torch.where(there, states, 0.0)
@@ -68,8 +72,15 @@ def change(states: Tensor, before: Tensor) -> Tensor:
     0.5
     """
     difference = states - before
+    if _is_whole(difference):
+        return difference.square().mean().sqrt()
     there = ~torch.isnan(difference)
     return (torch.where(there, difference, 0.0).square().sum() / there.sum()).sqrt()
+
+
+def _is_whole(values: Tensor) -> bool:
+    """Whether no value is NaN or infinite: one pass, where the careful way takes many."""
+    return math.isfinite(values.sum().item())
 
 
 def summarize(

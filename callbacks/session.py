@@ -54,6 +54,7 @@ class Session:
         resume_after: go on with the run that is there, after this epoch; None begins a new one.
         settings: stored with the run, for the reader's eyes.
         model: what to call the model; None takes the name of its class.
+        label_names: names of classes 0, 1, …, when known.
         dtype: ``"float32"`` or ``"float16"`` on disk.
         queue_size: snapshots that may wait for the disk.
         max_wait: seconds to wait for the disk before a snapshot is given up.
@@ -71,6 +72,7 @@ class Session:
         resume_after: float | None = None,
         settings: Mapping[str, JSON] | None = None,
         model: str | None = None,
+        label_names: Sequence[str] | None = None,
         dtype: str = "float32",
         queue_size: int = 4,
         max_wait: float = 2.0,
@@ -80,7 +82,7 @@ class Session:
         self.location = str(location)
         writer = SnapshotWriter.open(
             location,
-            recorder.description(model=model, settings=settings),
+            recorder.description(model=model, label_names=label_names, settings=settings),
             resume_after=resume_after,
             dtype=dtype,
             storage_options=storage_options,
@@ -261,6 +263,7 @@ def record(
     record: Sequence[str] = ("h",),
     extract: Extract | None = None,
     forward: Forward | None = None,
+    label_names: Sequence[str] | None = None,
     resume_after: float | None = None,
     max_samples: int = 128,
     max_units: int = 512,
@@ -282,6 +285,7 @@ def record(
         record: ``"h"`` for hidden states, ``"c"`` for cell states of LSTMs, ``"gates"``.
         extract: for what hooks cannot read, see `Extract`.
         forward: how to call the model with a batch; None finds out.
+        label_names: names of classes 0, 1, …, when known.
         resume_after: go on with the run in ``logdir``, after this epoch; later ones are superseded.
         max_samples: most sequences drawn from a dataloader.
         max_units, max_steps, max_mb: budget per epoch, see `Budget`.
@@ -315,6 +319,7 @@ def record(
         recorder,
         run_location(logdir),
         resume_after=resume_after,
+        label_names=label_names,
         dtype=dtype,
         storage_options=storage_options,
     )

@@ -96,6 +96,18 @@ def data_for_probe(trainer: pl.Trainer, module: pl.LightningModule, method: str 
     raise RecordingError("there is no dataloader to draw a probe from; give probe= a batch")
 
 
+def names_of_classes(trainer: pl.Trainer, module: pl.LightningModule, probe: Any) -> list[str] | None:
+    """What datamodule, module, probe or validation data call their classes, if one of them does."""
+    loaders = (probe, trainer.val_dataloaders, trainer.train_dataloader)
+    data = [getattr(_first_loader(loader), "dataset", None) for loader in loaders if loader is not None]
+    for owner in (getattr(trainer, "datamodule", None), module, *data):
+        for attribute in ("label_names", "classes"):
+            names = getattr(owner, attribute, None)
+            if isinstance(names, (list, tuple)) and names and all(isinstance(name, str) for name in names):
+                return list(names)
+    return None
+
+
 def _first_loader(loaders: Any) -> Any:
     """The first of several dataloaders, however they are collected."""
     held = getattr(loaders, "iterables", loaders)

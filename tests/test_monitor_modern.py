@@ -181,6 +181,8 @@ trainer:
 
 
 class Data(pl.LightningDataModule):
+    label_names = ("one", "two", "three")
+
     def train_dataloader(self) -> Any:
         return loaders()[0]
 
@@ -197,6 +199,7 @@ def test_a_configuration_file_of_lightnings_command_line_can_have_it(tmp_path: P
     LightningCLI(Classifier, Data, args=arguments, save_config_callback=None)
     run = open_run(tmp_path)
     assert run.layers == ("lstm", "lstm.c")
+    assert run.label_names == ("one", "two", "three")
     assert dict(run.trace("lstm.c").sizes) == {"epoch": 2, "step": STEPS, "unit": 4, "sample": 20}
 
 

@@ -1,0 +1,228 @@
+"""What recording costs: `python -m benchmarks.recording` trains with and without the monitor, by turns.
+
+Three questions: how much longer an epoch takes (median over pairs of trainings that follow each other, on the clock
+and in processor seconds of all threads, so that nothing hides on a second core), whether memory stays flat over
+thousands of epochs, and how many bytes an epoch takes on disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import platform
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import CSVLogger
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from hiddenscope import HiddenStateMonitor, open_run
+
+SAMPLES = 56  # probe sequences, as in the demo
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One training with the monitor against one without, both per epoch and as ratio of their medians by pair."""
+
+    model: str
+    pairs: int
+    epoch_s: float
+    wall_ratio: float
+    cpu_ratio: float
+    least_wall_ratio: float
+    most_wall_ratio: float
+    recorded_bytes: int
+    disk_bytes: int
+
+
+class Clock(pl.Callback):
+    """Seconds on the clock and of the processor, from the start of one epoch to the start of the next."""
+
+    def __init__(self) -> None:
+        self.wall: list[float] = []
+        self.cpu: list[float] = []
+
+    def _look(self) -> None:
+        self.wall.append(time.perf_counter())
+        self.cpu.append(time.process_time())
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._look()
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._look()
+
+
+class Sequential(pl.LightningModule):
+    """An LSTM of 30 units; ``features`` decide how it is fed."""
+
+    def __init__(self, features: int, classes: int) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(features, 30, batch_first=True)
+        self.readout = nn.Linear(30, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.readout(self.lstm(x)[0].mean(dim=1))
+        return out
+
+    def training_step(self, batch: Any, batch_index: int) -> Tensor:
+        loss = nn.functional.cross_entropy(self(batch[0]), batch[1])
+        self.log("train_loss", loss, on_step=False, on_epoch=True)
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.parameters(), lr=3e-3)
+
+
+def watch_data() -> TensorDataset:
+    """The watch data's training part, 128 steps of 6 features."""
+    from hiddenscope.experiments.datasets.watch import watch_split
+
+    part = watch_split().train
+    return TensorDataset(torch.from_numpy(part.inputs), torch.from_numpy(part.labels))
+
+
+def made_data(count: int, steps: int) -> TensorDataset:
+    """Noise, to train on as fast as one likes."""
+    generator = torch.Generator().manual_seed(0)
+    return TensorDataset(
+        torch.randn(count, steps, 6, generator=generator), torch.randint(0, 7, (count,), generator=generator)
+    )
+
+
+def train(data: TensorDataset, folder: Path, *, epochs: int, monitored: bool, batch_size: int = 64) -> Clock:
+    """One training from seed 0, every epoch recorded."""
+    pl.seed_everything(0, verbose=False)
+    clock = Clock()
+    probe = data.tensors[0][:SAMPLES], data.tensors[1][:SAMPLES]
+    monitors = [HiddenStateMonitor(probe, strict=True, verbose=False)] if monitored else []
+    trainer = pl.Trainer(
+        max_epochs=epochs,
+        callbacks=[clock, *monitors],
+        logger=CSVLogger(folder),
+        accelerator="cpu",
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    model = Sequential(probe[0].shape[2], int(data.tensors[1].max()) + 1)
+    trainer.fit(model, DataLoader(data, batch_size, shuffle=True))
+    return clock
+
+
+def compare(model: str, data: TensorDataset, *, pairs: int, epochs: int) -> Cost:
+    """Pairs of trainings, by turns first with and first without the monitor."""
+    wall, cpu, plain_epochs = [], [], []
+    with tempfile.TemporaryDirectory() as root:
+        folder = Path(root)
+        train(data, folder / "warm", epochs=1, monitored=True)
+        for pair in range(pairs):
+            order = (False, True) if pair % 2 == 0 else (True, False)
+            clocks = {
+                monitored: train(data, folder / str(pair), epochs=epochs, monitored=monitored) for monitored in order
+            }
+            # The epoch that follows an epoch holds the recording of both; closing the run is part of the last one.
+            seconds = {monitored: (c.wall[-1] - c.wall[0], c.cpu[-1] - c.cpu[0]) for monitored, c in clocks.items()}
+            wall.append(seconds[True][0] / seconds[False][0])
+            cpu.append(seconds[True][1] / seconds[False][1])
+            plain_epochs.append(seconds[False][0] / epochs)
+        run = open_run(folder / "0")
+        disk = sum(path.stat().st_size for path in Path(run.path).rglob("*") if path.is_file())
+        return Cost(
+            model,
+            pairs,
+            epoch_s=round(statistics.median(plain_epochs), 3),
+            wall_ratio=round(statistics.median(wall), 4),
+            cpu_ratio=round(statistics.median(cpu), 4),
+            least_wall_ratio=round(min(wall), 4),
+            most_wall_ratio=round(max(wall), 4),
+            recorded_bytes=int(np.prod(run.trace("lstm").shape[1:])) * 4,
+            disk_bytes=disk // len(run.epochs),
+        )
+
+
+class Memory(pl.Callback):
+    """Resident memory every so many epochs."""
+
+    def __init__(self, every: int) -> None:
+        self.every, self.megabytes = every, dict[int, float]()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if (trainer.current_epoch + 1) % self.every == 0:
+            gc.collect()
+            self.megabytes[trainer.current_epoch + 1] = psutil.Process().memory_info().rss / 1e6
+
+
+def memory_over(epochs: int) -> dict[int, float]:
+    """Megabytes held after each tenth of a long training of tiny epochs, all of them recorded."""
+    data, memory = made_data(64, 16), Memory(max(1, epochs // 10))
+    pl.seed_everything(0, verbose=False)
+    with tempfile.TemporaryDirectory() as root:
+        trainer = pl.Trainer(
+            max_epochs=epochs,
+            callbacks=[HiddenStateMonitor(data.tensors[0][:SAMPLES], strict=True, verbose=False), memory],
+            logger=False,
+            default_root_dir=root,
+            accelerator="cpu",
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(Sequential(6, 7), DataLoader(data, 64))
+        assert len(open_run(root).epochs) == epochs + 1
+    return {epoch: round(megabytes, 1) for epoch, megabytes in memory.megabytes.items()}
+
+
+def one_second(measure: Callable[[TensorDataset], float]) -> TensorDataset:
+    """Made data of a size that trains for about a second per epoch here."""
+    trial = made_data(1024, 32)
+    return made_data(max(256, int(1024 / measure(trial))), 32)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure, print one JSON document."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser.add_argument("--quick", action="store_true", help="toy size, to see that it runs")
+    options = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    results: dict[str, Any] = {
+        "machine": f"{platform.processor() or platform.machine()}, {psutil.cpu_count()} cores, Python {platform.python_version()}, torch {torch.__version__}, Lightning {pl.__version__}",  # noqa: E501
+    }
+    if options.quick:
+        costs = [compare("toy", made_data(64, 8), pairs=1, epochs=2)]
+        results["memory_mb"] = memory_over(10)
+    else:
+
+        def epoch_seconds(data: TensorDataset) -> float:
+            with tempfile.TemporaryDirectory() as root:
+                clock = train(data, Path(root), epochs=3, monitored=False)
+            return min(b - a for a, b in zip(clock.wall[1:], clock.wall[2:], strict=False))
+
+        costs = [
+            compare("fast model, one-second epochs", one_second(epoch_seconds), pairs=6, epochs=10),
+            compare("LSTM(30) on the watch data", watch_data(), pairs=6, epochs=4),
+        ]
+        results["memory_mb"] = memory_over(2000)
+    results["cost"] = [asdict(cost) for cost in costs]
+    json.dump(results, sys.stdout, indent=2)
+    print()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
