@@ -13,17 +13,29 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 from sklearn.base import BaseEstimator
+from sklearn.exceptions import NotFittedError
 from sklearn.utils import Tags
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
 
+from hiddenscope.embeddings.agreement import procrustes_correlation
 from hiddenscope.embeddings.kernel import affordable_inter_knn, check_kernel_options
-from hiddenscope.embeddings.nodes import normalize, reduce_samples, unfold
+from hiddenscope.embeddings.nodes import normalize, sample_reduction, unfold
 from hiddenscope.embeddings.seeds import RandomState, draw_seed
-from hiddenscope.trace import FloatArray, as_trace, like
+from hiddenscope.trace import TRACE_DIMS, FloatArray, as_trace, like
 
 if TYPE_CHECKING:
+    from hiddenscope.embeddings.live import LivePicture
+    from hiddenscope.embeddings.placing import Placer
     from hiddenscope.embeddings.streaming import StreamingSolution
 
 SOLVERS = ("streaming", "phate", "exact")
+
+
+def _is_streaming(estimator: MMPHATE) -> bool:
+    if estimator.solver != "streaming":
+        raise AttributeError(f"only solver='streaming' can take in other epochs; this one is {estimator.solver!r}")
+    return True
 
 
 class MMPHATE(BaseEstimator):
@@ -56,6 +68,10 @@ class MMPHATE(BaseEstimator):
         diffusion_time_: the exponent used.
         bandwidth_: inter-step bandwidth, in normalized activation.
         n_features_in_: samples in the trace.
+        target_: after `partial_fit`, where ``embedding_`` is heading; None before.
+        live_: after `partial_fit`, the picture in motion, its ``report`` on the last step included
+            (`hiddenscope.embeddings.live.LivePicture`); None before.
+        reduction_: principal components that stand for the samples, or None.
         solution_: of solver="streaming", every stage's result (`hiddenscope.embeddings.streaming.StreamingSolution`).
 
     Source: MM-PHATE, Xie et al. 2024, section 3; M-PHATE, Gigante et al. 2019; PHATE, Moon et al. 2019.
@@ -64,6 +80,11 @@ class MMPHATE(BaseEstimator):
     >>> MMPHATE(n_components=2, inter_knn=5, random_state=0).fit_transform(trace).shape
     (4, 5, 6, 2)
     """
+
+    embedding_: xr.DataArray | FloatArray
+    solution_: StreamingSolution | None
+    live_: LivePicture | None
+    target_: xr.DataArray | FloatArray | None
 
     def __init__(
         self,
@@ -106,19 +127,158 @@ class MMPHATE(BaseEstimator):
             MemoryError: the exact solver would not fit; the message says how much it takes.
         """
         self._check_options()
-        seed = draw_seed(self.random_state)
+        seed = self._seed = draw_seed(self.random_state)
         named = as_trace(trace)
         # Float32 is what the streaming stages compute in; the reference keeps float64 throughout.
         nodes = normalize(named, dtype=np.float64 if self.solver == "exact" else np.float32)
-        self.solution_: StreamingSolution | None = None
-        positions, self.bandwidth_, self.diffusion_time_ = self._solve(reduce_samples(nodes, n_pca=self.n_pca), seed)
+        self._forget()
+        self.reduction_ = sample_reduction(nodes, n_pca=self.n_pca)
+        positions, self.bandwidth_, self.diffusion_time_ = self._solve(self._reduced(nodes), seed)
         self.n_features_in_ = named.sizes["sample"]
-        self.embedding_ = like(trace, unfold(positions, named))
+        self._frame = _frame(named)
+        self._samples = _sample_names(trace)
+        self.embedding_ = like(trace, unfold(positions, self._frame))
         return self
 
     def fit_transform(self, trace: xr.DataArray | npt.ArrayLike, y: None = None) -> xr.DataArray | FloatArray:
         """Embed the nodes of a trace and return their positions; see `fit` and ``embedding_``."""
         return self.fit(trace).embedding_
+
+    @available_if(_is_streaming)
+    def transform(self, trace: xr.DataArray | npt.ArrayLike) -> xr.DataArray | FloatArray:
+        """Place other epochs, checkpoints or runs in the picture of the fit, which stays as it is.
+
+        Units are matched by index, and the samples must be those of the fit, in the same order. A node that was in the
+        fit lands where the fit put it, nearly (`hiddenscope.embeddings.placing`).
+
+        Args:
+            trace: shape (epoch, step, unit, sample); epochs and steps may be others than in the fit.
+
+        Returns:
+            Positions, shape (epoch, step, unit, component), of the kind that was given.
+
+        Raises:
+            NotFittedError: before `fit`.
+            ValueError: other units or samples than in the fit.
+        """
+        from hiddenscope.embeddings.placing import place
+
+        check_is_fitted(self, "embedding_")
+        named = as_trace(trace)
+        self._check_agreement(trace, named, ("unit", "sample"))
+        nodes = self._reduced(normalize(named, dtype=np.float32))
+        return like(trace, unfold(place(self._placer(), nodes), _frame(named)))
+
+    @available_if(_is_streaming)
+    def partial_fit(self, trace: xr.DataArray | npt.ArrayLike, y: None = None) -> Self:
+        """Take in the epochs that a training has reached since, at a cost that does not grow with its history.
+
+        The first call, without a `fit` before it, is a fit. Later calls move the picture on: bandwidth and diffusion
+        time follow the training at a limited rate, and ``embedding_`` eases toward ``target_``, so that nothing jumps.
+        It stays close to what a `fit` of all epochs would give without being equal to it; `drift` says how close.
+
+        Args:
+            trace: the new epochs alone, shape (epoch, step, unit, sample), with the steps, units and samples of before.
+            y: ignored, for scikit-learn's sake.
+
+        Raises:
+            ValueError: other steps, units or samples than before, or an epoch that is in the picture already.
+        """
+        from hiddenscope.embeddings.live import LiveSettings, advance, begin
+
+        if not hasattr(self, "embedding_"):
+            return self.fit(trace)
+        named = as_trace(trace)
+        self._check_agreement(trace, named, ("step", "unit", "sample"))
+        arrived = _frame(named)
+        if isinstance(trace, xr.DataArray) and isinstance(self.embedding_, xr.DataArray):
+            known = np.intersect1d(arrived.epoch, self._frame.epoch)
+            if len(known):
+                raise ValueError(
+                    f"epochs {known.tolist()} are in the picture already; fit the whole trace to renew them"
+                )
+        else:
+            arrived = arrived.assign_coords(epoch=np.arange(arrived.sizes["epoch"]) + self._frame.sizes["epoch"])
+        if self.live_ is None:
+            rows = self._streamed().graph.rows
+            settings = LiveSettings(
+                n_components=self.n_components,
+                intra_knn=self.intra_knn,
+                inter_knn=self.inter_knn,
+                decay=self.decay,
+                t=self.t,
+                gamma=self.gamma,
+                n_landmark=self.n_landmark or len(rows.values),
+                refine=self.refine > 0,
+                seed=self._seed,
+            )
+            self.live_ = begin(rows.to_nodes(rows.values), settings)
+        self.live_ = advance(self.live_, self._reduced(normalize(named, dtype=np.float32)))
+        self.bandwidth_, self.diffusion_time_ = self.live_.bandwidth, self.live_.time
+        self._frame = xr.concat([self._frame, arrived], "epoch", join="override", combine_attrs="drop_conflicts")
+        kind = self.embedding_
+        self.embedding_ = like(kind, unfold(self.live_.shown, self._frame))
+        self.target_ = like(kind, unfold(self.live_.target, self._frame))
+        return self
+
+    @available_if(_is_streaming)
+    def drift(self) -> float:
+        """How far `partial_fit` has strayed: 1 less the Procrustes correlation of its target with a fit made anew.
+
+        0 right after a `fit`. The new fit is of the slices that take part, and costs as much; when the drift is large,
+        or the bandwidth of ``live_.report`` lags behind the measured one, fit the whole trace again.
+
+        Raises:
+            NotFittedError: before `fit`.
+        """
+        check_is_fitted(self, "embedding_")
+        if self.live_ is None:
+            return 0.0
+        anew = self._stream(self.live_.nodes, self._seed)
+        return 1 - procrustes_correlation(self.live_.target[self.live_.kept], anew.positions)
+
+    def _placer(self) -> Placer:
+        from hiddenscope.embeddings.placing import placer, placer_of
+        from hiddenscope.embeddings.unit_rows import unit_rows
+
+        if self.live_ is None:
+            return placer(self._streamed(), intra_knn=self.intra_knn, decay=self.decay)
+        rows = unit_rows(self.live_.nodes)
+        return placer_of(
+            rows,
+            self.live_.landmarks,
+            self.live_.landmark_positions,
+            rows.from_nodes(self.live_.shown[self.live_.kept]),
+            bandwidth=self.live_.bandwidth,
+            intra_knn=self.intra_knn,
+            decay=self.decay,
+        )
+
+    def _streamed(self) -> StreamingSolution:
+        if self.solution_ is None:
+            raise NotFittedError("this picture was made by another solver; fit it again with solver='streaming'")
+        return self.solution_
+
+    def _reduced(self, nodes: FloatArray) -> FloatArray:
+        return nodes if self.reduction_ is None else self.reduction_.apply(nodes)
+
+    def _forget(self) -> None:
+        self.solution_ = self.live_ = self.target_ = None
+
+    def _check_agreement(self, trace: object, named: xr.DataArray, dims: tuple[str, ...]) -> None:
+        """Raise where a trace differs from the fitted one in its ``dims``."""
+        fitted = {**self._frame.sizes, "sample": self.n_features_in_}
+        for dim in dims:
+            if named.sizes[dim] != fitted[dim]:
+                raise ValueError(
+                    f"the picture was made of {fitted[dim]} {dim}s, got {named.sizes[dim]}; "
+                    f"{' and '.join(dims)} must be those of the fit, in the same order"
+                )
+        names = _sample_names(trace)
+        if names is not None and self._samples is not None and not np.array_equal(names, self._samples):
+            raise ValueError(
+                "the picture was made from other samples; record the same probe samples, in the same order"
+            )
 
     def _solve(self, nodes: FloatArray, seed: int) -> tuple[FloatArray, float, int]:
         """Positions, bandwidth and diffusion time of normalized nodes, by the chosen solver."""
@@ -135,21 +295,27 @@ class MMPHATE(BaseEstimator):
             return embed_by_phate(
                 nodes, **kernel, **diffusion, n_landmark=self.n_landmark, bandwidth=self.bandwidth, seed=seed
             )
+        affordable_inter_knn(nodes, self.inter_knn)
+        solution = self.solution_ = self._stream(nodes, seed)
+        return solution.positions, solution.bandwidth.value, solution.diffusion_time
+
+    def _stream(self, nodes: FloatArray, seed: int) -> StreamingSolution:
         from hiddenscope.embeddings.streaming import embed_nodes
 
-        affordable_inter_knn(nodes, self.inter_knn)
         count = nodes.shape[0] * nodes.shape[1]
-        solution = embed_nodes(
+        return embed_nodes(
             nodes,
-            **kernel,
-            **diffusion,
+            n_components=self.n_components,
+            intra_knn=self.intra_knn,
+            inter_knn=self.inter_knn,
+            decay=self.decay,
+            t=self.t,
+            gamma=self.gamma,
             n_landmark=self.n_landmark or count,
             bandwidth=self.bandwidth,
             refine=self.refine,
             seed=seed,
         )
-        self.solution_ = solution
-        return solution.positions, solution.bandwidth.value, solution.diffusion_time
 
     def _check_options(self) -> None:
         check_kernel_options(intra_knn=self.intra_knn, inter_knn=self.inter_knn, decay=self.decay)
@@ -179,3 +345,16 @@ class MMPHATE(BaseEstimator):
         tags.input_tags.allow_nan = True
         tags.non_deterministic = self.random_state is None
         return tags
+
+
+def _frame(trace: xr.DataArray) -> xr.DataArray:
+    """The epochs, steps and units of a trace with their coordinates, and which of their nodes are present."""
+    shape = tuple(trace.sizes[dim] for dim in TRACE_DIMS[:3])
+    present = np.isfinite(trace.values).all(axis=-1)
+    coords = {name: coord for name, coord in trace.coords.items() if "sample" not in coord.dims}
+    return xr.DataArray(present.reshape(shape), dims=TRACE_DIMS[:3], coords=coords, name=trace.name)
+
+
+def _sample_names(trace: object) -> npt.NDArray[Any] | None:
+    """What a caller calls the samples, or None where they have no names."""
+    return np.asarray(trace["sample"]) if isinstance(trace, xr.DataArray) and "sample" in trace.coords else None
