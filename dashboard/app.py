@@ -87,6 +87,8 @@ def _bring_news(app: Dash, library: Library, supervisor: Supervisor | None) -> N
             "dark": Input("dark", "data"),
         },
         state={"seen": State("seen", "data"), "search": State("url", "search")},
+        # A tick during a slow answer would make the browser throw that answer away, and so on for ever.
+        running=[(Output("tick", "disabled"), True, False)],
     )
     def bring_news(
         _tick: int | None,

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import argparse
 import errno
+import logging
 import socket
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dash import Dash
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,14 +34,12 @@ def run(args: argparse.Namespace) -> int:
     check_token(args.host, args.token)
     listener = listen(args.host, args.port)
 
-    import waitress
-
     from hiddenscope.dashboard.app import create_app
     from hiddenscope.dashboard.supervisor import Supervisor
 
     supervisor = None if args.no_worker else Supervisor.of(logdir)
     app = create_app(logdir, supervisor=supervisor, token=args.token)
-    server = waitress.create_server(app.server, sockets=[listener], threads=8, ident=None)
+    server = serve(app, listener)
     print(f"hiddenscope dashboard: http://{_address(listener)}  (runs below {logdir}; Ctrl-C ends it)", flush=True)
     if supervisor is not None:
         supervisor.start()
@@ -49,6 +52,14 @@ def run(args: argparse.Namespace) -> int:
         if supervisor is not None:
             supervisor.stop()
     return 0
+
+
+def serve(app: Dash, listener: socket.socket) -> Any:
+    """The waitress server of a page; ``run`` it."""
+    import waitress
+
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a short queue is no news
+    return waitress.create_server(app.server, sockets=[listener], threads=8, ident=None)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -112,19 +112,13 @@ def _embed(folder: Path) -> None:
 
 @contextmanager
 def _served(folder: Path) -> Iterator[str]:
-    import waitress
-
     from hiddenscope.dashboard.app import create_app
-    from hiddenscope.dashboard.command import listen
+    from hiddenscope.dashboard.command import listen, serve
 
     listener = listen("127.0.0.1", 0)
-    server = waitress.create_server(create_app(folder).server, sockets=[listener], threads=4)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        server.close()
+    server = serve(create_app(folder), listener)
+    threading.Thread(target=server.run, daemon=True).start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
 def _settle(page: Any) -> None:
