@@ -27,7 +27,7 @@ def dispersion(states: Tensor) -> Tensor:
     0.5
     """
     if _is_whole(states):
-        return states.std(dim=-1, correction=0).mean()
+        return (states - states.mean(dim=-1, keepdim=True)).square_().mean(dim=-1).sqrt().mean()
     there = ~torch.isnan(states)
     count = there.sum(dim=-1)
     filled = torch.where(there, states, 0.0)
@@ -53,8 +53,9 @@ def entropy(states: Tensor) -> Tensor:
     0.0
     """
     units = states[:, :: -(-states.shape[1] // _MOST_UNITS)]
-    rows = units.permute(0, 2, 1).reshape(-1, units.shape[1])
-    rows = rows[:: -(-len(rows) // _MOST_ROWS)]
+    count = states.shape[0] * states.shape[2]
+    chosen = torch.arange(0, count, -(-count // _MOST_ROWS), device=states.device)
+    rows = units[chosen // states.shape[2], :, chosen % states.shape[2]]
     good = torch.isfinite(rows).all(dim=1)
     count = good.sum()
     clean = torch.where(good.unsqueeze(1), rows, 0.0).double()
