@@ -27,12 +27,11 @@ import os, sys, time
 from pathlib import Path
 from hiddenscope.locks import WriterLock
 lock = WriterLock(Path(sys.argv[1]), what="the run")
-child = os.fork()
-if child == 0:
+if os.fork() == 0:
+    print(os.getpid(), flush=True)  # after the fork's clean-up, which is what is tested
     os.close(1)
     time.sleep(60)
     os._exit(0)
-print(child, flush=True)
 sys.stdin.readline()
 os._exit(0)
 """
@@ -104,6 +103,21 @@ def test_asking_who_writes_never_stops_a_writer(tmp_path: Path) -> None:
         done.set()
         for asker in askers:
             asker.join()
+
+
+def test_taking_a_lock_again_never_leaves_it_without_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "run.lock"
+    WriterLock(path, what="the run").release()
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for call in ("lseek", "write", "ftruncate"):  # whichever of them is the last that a killed process reached
+        with monkeypatch.context() as patch:
+            patch.setattr(f"hiddenscope.locks.os.{call}", killed)
+            with pytest.raises(KeyboardInterrupt):
+                WriterLock(path, what="the run")
+        assert written_here(path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1, 2]", '"words"', "\x00\xff"])

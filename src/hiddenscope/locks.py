@@ -30,6 +30,7 @@ else:
 
 
 _PATIENCE = 1.0  # seconds; a reader that asks who writes holds the lock for microseconds
+_RECORD = 512  # bytes
 _held: weakref.WeakSet[WriterLock] = weakref.WeakSet()
 
 
@@ -46,34 +47,19 @@ class WriterLock:
 
     def __init__(self, path: Path, *, what: str) -> None:
         self.path = path
-        self._descriptor: int | None = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        deadline = time.monotonic() + _PATIENCE
-        while True:
-            try:
-                _lock(self._descriptor, exclusive=True)
-                break
-            except (BlockingIOError, PermissionError):
-                if time.monotonic() < deadline:
-                    time.sleep(0.01)
-                    continue
-                os.close(self._descriptor)
-                self._descriptor = None
-                raise RunLockedError(
-                    f"{what} already has a writer ({_owner(path)}); wait until it ends, or choose another folder"
-                ) from None
-            except OSError:
-                os.close(self._descriptor)
-                self._descriptor = None
-                raise
-        text = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()})
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, text.encode(), 0) if sys.platform != "win32" else self._write(text)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            _acquire(descriptor, path, what)
+            record = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}).encode()
+            # One write of one length over the former record: a process killed here leaves the one or the other.
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            os.write(descriptor, record[:_RECORD].ljust(_RECORD))
+            os.ftruncate(descriptor, _RECORD)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._descriptor: int | None = descriptor
         _held.add(self)
-
-    def _write(self, text: str) -> None:
-        assert self._descriptor is not None
-        os.lseek(self._descriptor, 0, os.SEEK_SET)
-        os.write(self._descriptor, text.encode())
 
     def release(self) -> None:
         """Let the next writer in; calling it again does nothing."""
@@ -87,6 +73,20 @@ class WriterLock:
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+
+def _acquire(descriptor: int, path: Path, what: str) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            _lock(descriptor, exclusive=True)
+            return
+        except (BlockingIOError, PermissionError):
+            if time.monotonic() > deadline:
+                raise RunLockedError(
+                    f"{what} already has a writer ({_owner(path)}); wait until it ends, or choose another folder"
+                ) from None
+            time.sleep(0.01)
 
 
 def is_held(path: Path) -> bool:
