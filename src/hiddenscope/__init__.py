@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from hiddenscope.analyses.entropy import inter_step_entropy, intra_step_entropy
     from hiddenscope.callbacks.monitor import HiddenStateMonitor
     from hiddenscope.callbacks.session import RecordingWarning, record
+    from hiddenscope.embeddings.baselines import embed
     from hiddenscope.embeddings.fidelity import (
         distance_rank_correlation,
         neighborhood_preservation,
@@ -48,6 +49,7 @@ _HOMES = {
     "as_embedding": "hiddenscope.trace",
     "as_trace": "hiddenscope.trace",
     "distance_rank_correlation": "hiddenscope.embeddings.fidelity",
+    "embed": "hiddenscope.embeddings.baselines",
     "find_runs": "hiddenscope.run",
     "import_trace": "hiddenscope.importing",
     "inter_step_entropy": "hiddenscope.analyses.entropy",
