@@ -68,6 +68,27 @@ format: $(VENV)/.ready-test ## let ruff rewrite what it can
 types: $(VENV)/.ready-test ## mypy, strict
 	@$(BIN)/mypy
 
+.venv-oracle/.ready: setup.cfg constraints.txt | check-python
+	@echo "Installing m-phate in an environment of its own (once) ..."
+	@$(PYTHON) -m venv .venv-oracle
+	@.venv-oracle/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+	  numpy scipy scikit-learn xarray numba graphtools phate hypothesis pytest pytest-timeout 'setuptools>=77'
+	@.venv-oracle/bin/python -m pip install --quiet --disable-pip-version-check --no-deps m-phate==0.1.6
+	@touch $@
+
+oracle: .venv-oracle/.ready ## compare kernel and pictures with m-phate itself
+	@PYTHONPATH=src .venv-oracle/bin/python -m pytest tests/oracle -m oracle
+
+bench-quick: $(VENV)/.ready-test .venv-oracle/.ready ## the benchmarks that take minutes
+	@$(BIN)/python -m benchmarks --quick
+
+bench: $(VENV)/.ready-test .venv-oracle/.ready ## all benchmarks, against m-phate, openTSNE and UMAP
+	@$(BIN)/python -m benchmarks
+
+pictures: $(VENV)/.ready-test chromium ## screenshots of the demo run into docs/images
+	@test -d $(RUN) || $(BIN)/hiddenscope demo --exit --logdir $(RUN)
+	@$(BIN)/python -m hiddenscope.dashboard.pictures $(RUN) --out docs/images
+
 docs: $(VENV)/.ready-docs ## build the documentation into build/docs
 	@$(BIN)/mkdocs build --strict --site-dir build/docs
 
