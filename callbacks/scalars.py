@@ -53,8 +53,8 @@ def entropy(states: Tensor) -> Tensor:
     0.0
     """
     units = states[:, :: -(-states.shape[1] // _MOST_UNITS)]
-    count = states.shape[0] * states.shape[2]
-    chosen = torch.arange(0, count, -(-count // _MOST_ROWS), device=states.device)
+    all_rows = states.shape[0] * states.shape[2]
+    chosen = torch.arange(0, all_rows, -(-all_rows // _MOST_ROWS), device=states.device)
     rows = units[chosen // states.shape[2], :, chosen % states.shape[2]]
     good = torch.isfinite(rows).all(dim=1)
     count = good.sum()

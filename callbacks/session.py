@@ -80,6 +80,7 @@ class Session:
     ) -> None:
         self.recorder = recorder
         self.location = str(location)
+        self.process = os.getpid()
         writer = SnapshotWriter.open(
             location,
             recorder.description(model=model, label_names=label_names, settings=settings),
@@ -173,7 +174,8 @@ _OPEN: weakref.WeakSet[Session] = weakref.WeakSet()
 def _flush_open_sessions() -> None:
     """A training that ends without saying so (``sys.exit`` in the middle of an epoch) still writes what it has."""
     for session in list(_OPEN):
-        session.finish("interrupted", timeout=10.0)
+        if session.process == os.getpid():  # a forked child has the session, but not its thread
+            session.finish("interrupted", timeout=10.0)
 
 
 def to_host(values: Mapping[str, Tensor]) -> Callable[[], dict[str, npt.NDArray[np.floating[Any]]]]:

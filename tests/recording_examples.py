@@ -424,7 +424,7 @@ def stepped_lstm(layer: nn.LSTM, x: Tensor, level: int, direction: int) -> dict[
     return {name: torch.stack(values[:: -1 if direction else 1], dim=1) for name, values in seen.items()}
 
 
-def gates_by_hand(model: Around, x: Tensor) -> dict[str, Tensor]:
+def gates_by_hand(model: Around | Packed, x: Tensor) -> dict[str, Tensor]:
     found, below = {}, x
     for level in range(model.layer.num_layers):
         parts = [stepped_lstm(model.layer, below, level, d) for d in range(2 if model.layer.bidirectional else 1)]
@@ -484,6 +484,28 @@ def takes_packed_by_hand(model: TakesPacked, batch: Any) -> dict[str, Tensor]:
     batch_first = nn.LSTM(FEATURES, UNITS, num_layers=2, batch_first=True)
     batch_first.load_state_dict(model.layer.state_dict())
     return one_by_one(batch_first, [padded[: lengths[i], i] for i in range(SAMPLES)], "layer")
+
+
+def packed_gates_by_hand(model: Packed, batch: tuple[Tensor, Tensor, Tensor]) -> dict[str, Tensor]:
+    """Each sequence alone through a stepped cell."""
+    x, lengths, _ = batch
+    each = [gates_by_hand(model, x[i : i + 1, : lengths[i]]) for i in range(SAMPLES)]
+    found = {name: torch.full((SAMPLES, STEPS, states.shape[2]), float("nan")) for name, states in each[0].items()}
+    for row, states in enumerate(each):
+        for name, values in states.items():
+            found[name][row, : values.shape[1]] = values[0]
+    return found
+
+
+def projected_cells_by_hand(model: Around, x: Tensor) -> dict[str, Tensor]:
+    """The whole network called once per step; its returned state has the cells of every level."""
+    state, found = None, {name: [] for name in ("layer.l0", "layer.l1", "layer.l0.c", "layer.l1.c")}
+    for t in range(x.shape[1]):
+        _, state = model.layer(x[:, t : t + 1], state)
+        for level in range(2):
+            found[f"layer.l{level}"].append(state[0][level])
+            found[f"layer.l{level}.c"].append(state[1][level])
+    return {name: torch.stack(values, dim=1) for name, values in found.items()}
 
 
 EVERYTHING = {"record": ("h", "c", "gates")}
@@ -606,6 +628,21 @@ EXAMPLES: dict[str, Example] = {
         gates_by_hand,
         options=EVERYTHING,
         how='`record=("h", "c", "gates")`',
+    ),
+    "packed_gates": Example(
+        "cell states and gates of `nn.LSTM`, packed, bidirectional",
+        lambda: Packed(nn.LSTM, num_layers=2, bidirectional=True),
+        packed_gates_by_hand,
+        padded_batch,
+        options=EVERYTHING,
+        how='`record=("h", "c", "gates")`',
+    ),
+    "projected_cells": Example(
+        "cell states of `nn.LSTM` with `proj_size`, two levels",
+        lambda: Around(nn.LSTM, num_layers=2, proj_size=3, **FIRST),
+        projected_cells_by_hand,
+        options={"record": ("h", "c")},
+        how='`record=("h", "c")`',
     ),
     "gru_gates": Example(
         "gates of `nn.GRU`",
