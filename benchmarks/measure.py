@@ -28,6 +28,7 @@ class Measurement:
         cpu_s: user and system seconds, of all threads.
         peak_bytes: the most memory the process held, libraries and trace included; None when it failed.
         picture: where the embedding lies, or None when there is none.
+        series: what a method measured of itself, as lists of numbers.
         failure: why there is none.
     """
 
@@ -39,6 +40,7 @@ class Measurement:
     cpu_s: float | None = None
     peak_bytes: int | None = None
     picture: str | None = None
+    series: dict[str, list[float]] | None = None
     failure: str | None = None
 
     def as_json(self) -> dict[str, Any]:

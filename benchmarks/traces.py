@@ -32,6 +32,7 @@ class Lstm:
 # 64 x 100 x 20 nodes = 128,000; 1307 x 128 x 30 = 5,018,880, and evenly spaced snapshots of it for fewer.
 WIDE = Lstm(units=20, steps=100, samples=40, snapshots=64, batches=16)
 LONG = Lstm(units=30, steps=128, samples=6, snapshots=1307, batches=4)
+LIVE = Lstm(units=12, steps=16, samples=10, snapshots=1000, batches=4)
 SMALL = Lstm(units=12, steps=12, samples=10, snapshots=24, batches=12)
 
 

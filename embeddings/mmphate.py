@@ -85,6 +85,7 @@ class MMPHATE(BaseEstimator):
     solution_: StreamingSolution | None
     live_: LivePicture | None
     target_: xr.DataArray | FloatArray | None
+    _guide: Placer | None
 
     def __init__(
         self,
@@ -215,6 +216,7 @@ class MMPHATE(BaseEstimator):
             self.live_ = begin(rows.to_nodes(rows.values), settings)
         self.live_ = advance(self.live_, self._reduced(normalize(named, dtype=np.float32)))
         self.bandwidth_, self.diffusion_time_ = self.live_.bandwidth, self.live_.time
+        self._guide = None
         self._frame = xr.concat([self._frame, arrived], "epoch", join="override", combine_attrs="drop_conflicts")
         kind = self.embedding_
         self.embedding_ = like(kind, unfold(self.live_.shown, self._frame))
@@ -238,13 +240,17 @@ class MMPHATE(BaseEstimator):
         return 1 - procrustes_correlation(self.live_.target[self.live_.kept], anew.positions)
 
     def _placer(self) -> Placer:
+        """What places other nodes, prepared once for every state of the picture."""
         from hiddenscope.embeddings.placing import placer, placer_of
         from hiddenscope.embeddings.unit_rows import unit_rows
 
+        if self._guide is not None:
+            return self._guide
         if self.live_ is None:
-            return placer(self._streamed(), intra_knn=self.intra_knn, decay=self.decay)
+            self._guide = placer(self._streamed(), intra_knn=self.intra_knn, decay=self.decay)
+            return self._guide
         rows = unit_rows(self.live_.nodes)
-        return placer_of(
+        self._guide = placer_of(
             rows,
             self.live_.landmarks,
             self.live_.landmark_positions,
@@ -253,6 +259,7 @@ class MMPHATE(BaseEstimator):
             intra_knn=self.intra_knn,
             decay=self.decay,
         )
+        return self._guide
 
     def _streamed(self) -> StreamingSolution:
         if self.solution_ is None:
@@ -263,7 +270,7 @@ class MMPHATE(BaseEstimator):
         return nodes if self.reduction_ is None else self.reduction_.apply(nodes)
 
     def _forget(self) -> None:
-        self.solution_ = self.live_ = self.target_ = None
+        self.solution_ = self.live_ = self.target_ = self._guide = None
 
     def _check_agreement(self, trace: object, named: xr.DataArray, dims: tuple[str, ...]) -> None:
         """Raise where a trace differs from the fitted one in its ``dims``."""

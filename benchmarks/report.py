@@ -1,0 +1,87 @@
+"""What the measurements say: a table for the eyes, a file for the documentation, a plot."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks.rows import Outcome
+
+RESULTS = Path("benchmarks/results")
+PLOT = Path("docs/images/benchmarks.png")
+
+
+def table(outcomes: list[Outcome], machine: dict[str, Any]) -> str:
+    """The goals table as Markdown, under a line about the machine."""
+    packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
+    head = (
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, load {machine['load']} to start; "
+        f"{machine['system']}, Python {machine['python']}, {packages}.\n\n"
+        "| what | measured | goal | met |\n|---|---|---|---|\n"
+    )
+    verdicts = {True: "yes", False: "**no**", None: "not measured"}
+    lines = [f"| {one.row} | {one.value} | {one.goal} | {verdicts[one.met]} |" for one in outcomes]
+    return head + "\n".join(lines) + "\n"
+
+
+def write(outcomes: list[Outcome], machine: dict[str, Any], *, name: str, into: Path = RESULTS) -> Path:
+    """Everything measured, as JSON; numbers that are not finite become null."""
+    rows = [
+        {**_plain(outcome), "measurements": [run.as_json() for run in outcome.measurements]} for outcome in outcomes
+    ]
+    into.mkdir(parents=True, exist_ok=True)
+    path = into / f"{name}.json"
+    path.write_text(json.dumps({"machine": machine, "rows": _finite(rows)}, indent=1) + "\n")
+    return path
+
+
+def plot(results: dict[str, Any], path: Path = PLOT) -> Path | None:
+    """Processor seconds and peak memory over nodes, for every method measured; None where there is nothing to draw."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    runs = [
+        run
+        for row in results["rows"]
+        for run in row["measurements"]
+        if run.get("cpu_s") is not None and run["method"] in ("mmphate", "m_phate", "umap", "tsne")
+    ]
+    if not runs:
+        return None
+    labels = {"mmphate": "hiddenscope", "m_phate": "m-phate 0.1.6", "umap": "UMAP", "tsne": "openTSNE"}
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.6), constrained_layout=True)
+    for method, label in labels.items():
+        mine = sorted(
+            {(run["nodes"], run["cpu_s"], run["peak_bytes"] / 2**30) for run in runs if run["method"] == method}
+        )
+        if mine:
+            nodes, seconds, peaks = zip(*mine, strict=True)
+            left.plot(nodes, seconds, "o", label=label)
+            right.plot(nodes, peaks, "o", label=label)
+    for axes, quantity in ((left, "processor time (s)"), (right, "peak memory (GiB)")):
+        axes.set(xscale="log", yscale="log", xlabel="nodes", ylabel=quantity)
+        axes.grid(alpha=0.3)
+    left.legend(frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)
+    return path
+
+
+def _plain(outcome: Outcome) -> dict[str, Any]:
+    return {key: value for key, value in asdict(outcome).items() if key != "measurements"}
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_finite(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return bool(value) if type(value).__name__ == "bool" else value
