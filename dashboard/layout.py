@@ -175,7 +175,7 @@ def _transport() -> html.Div:
             ),
             html.Div("all epochs", id="epoch-label", className="epoch-label"),
             dmc.Button(
-                "all epochs",
+                "show all",
                 id="all-epochs",
                 variant="subtle",
                 size="compact-xs",

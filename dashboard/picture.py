@@ -16,6 +16,9 @@ from hiddenscope.dashboard.figures.decimate import evenly
 from hiddenscope.run import Run
 
 METHOD = "mmphate"
+ANEW_NODES = 20_000
+"""Up to so many nodes a picture is made anew with every epoch: that takes about two seconds."""
+FIDELITY_NEIGHBORS = 10
 LEAST_STEPS = 8
 """Fewer clouds of steps than this say little about a unit, so epochs are thinned before steps go below it."""
 
@@ -25,7 +28,7 @@ def node_limit(solver: str) -> int:
 
     The exact solver materializes the kernel, of which one block per unit grows with the square of epochs times steps.
     """
-    return 5_000 if solver == "exact" else 2_000_000
+    return 5_000 if solver == "exact" else 1_000_000
 
 
 def parameters() -> dict[str, Any]:
@@ -57,50 +60,113 @@ def thinned(sizes: Mapping[str, int], limit: int) -> tuple[slice, npt.NDArray[np
     return slice(0, None, stride), evenly(epochs, max(2, limit // (kept * units)))
 
 
-def picture(run: Run, layer: str) -> xr.Dataset:
-    """Embed a layer as it stands, and measure the picture.
+class Painter:
+    """Keeps the picture of one layer up to date while it is recorded.
 
-    Returns:
-        ``embedding`` (epoch, step, unit, component), ``intra_step_entropy`` (epoch, step) and ``inter_step_entropy``
-        (epoch, unit) in nats, ``most_active_class`` (epoch, step, unit; -1 where unknown), and attributes that say
-        how it was made, what it covers and what was left out.
+    A short run is embedded anew with every epoch. A longer one takes in its new epochs (`MMPHATE.partial_fit`), so that
+    the picture follows at a constant cost and does not jump; when the training has ended it is embedded anew, and from
+    then on depends on nothing but the run and the seed.
     """
-    from hiddenscope.analyses.entropy import inter_step_entropy, intra_step_entropy
-    from hiddenscope.embeddings.mmphate import MMPHATE
 
-    began = time.time()
-    chosen_parameters = parameters()
-    estimator = MMPHATE(**chosen_parameters)
-    described = run.description.layer(layer)
-    epochs = run.epochs
-    sizes = {"epoch": len(epochs), "step": len(described.steps), "unit": len(described.units)}
-    stride, chosen = thinned(sizes, node_limit(estimator.solver))
-    steps = described.steps[stride]
-    trace = run.trace(layer, epochs=epochs[chosen], steps=steps)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        embedding = _named(estimator.fit_transform(trace))
-    dataset = xr.Dataset(
-        {
-            "embedding": embedding,
-            "intra_step_entropy": _named(intra_step_entropy(embedding)),
-            "inter_step_entropy": _named(inter_step_entropy(embedding)),
-            "most_active_class": most_active_class(trace),
+    def __init__(self) -> None:
+        self._estimator: Any = None
+        self._epochs = np.zeros(0)
+        self._steps = np.zeros(0)
+        self._mark = ""
+        self._classes: xr.DataArray | None = None
+
+    def paint(self, run: Run, layer: str, *, training: bool = False) -> xr.Dataset:
+        """The picture of a layer as it stands.
+
+        Args:
+            run: pinned to the commit that is wanted.
+            layer: one of its layers.
+            training: whether more epochs are expected, so that freshness counts more than exactness.
+
+        Returns:
+            ``embedding`` (epoch, step, unit, component), ``intra_step_entropy`` (epoch, step) and
+            ``inter_step_entropy`` (epoch, unit) in nats, ``most_active_class`` (epoch, step, unit; -1 where unknown),
+            and attributes that say how it was made, what it covers and what was left out.
+        """
+        from hiddenscope.analyses.entropy import inter_step_entropy, intra_step_entropy
+
+        began = time.time()
+        described = run.description.layer(layer)
+        epochs = run.epochs
+        sizes = {"epoch": len(epochs), "step": len(described.steps), "unit": len(described.units)}
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            live = training and self._follow(run, layer, sizes)
+            measured = {} if live else self._begin_anew(run, layer, sizes)
+        embedding = _named(self._estimator.embedding_)
+        assert self._classes is not None
+        dataset = xr.Dataset(
+            {
+                "embedding": embedding,
+                "intra_step_entropy": _named(intra_step_entropy(embedding)),
+                "inter_step_entropy": _named(inter_step_entropy(embedding)),
+                "most_active_class": self._classes,
+            }
+        )
+        kept = {"step": embedding.sizes["step"], "epoch": embedding.sizes["epoch"]}
+        dataset.attrs = {
+            "method": METHOD,
+            "parameters": parameters(),
+            "solver": self._estimator.solver,
+            "made_live": live,
+            "covers_epoch": float(epochs[-1]),
+            "epoch_count": len(epochs),
+            "made_from": fingerprint(run, layer),
+            "computed_at": time.time(),
+            "seconds": time.time() - began,
+            "warnings": sorted({str(warning.message) for warning in caught if warning.category is UserWarning}),
+            "note": _note(sizes, kept),
+            **measured,
         }
-    )
-    dataset.attrs = {
-        "method": METHOD,
-        "parameters": chosen_parameters,
-        "solver": estimator.solver,
-        "covers_epoch": float(epochs[-1]),
-        "epoch_count": len(epochs),
-        "made_from": fingerprint(run, layer),
-        "computed_at": time.time(),
-        "seconds": time.time() - began,
-        "warnings": sorted({str(warning.message) for warning in caught if warning.category is UserWarning}),
-        "note": _note(sizes, {"step": len(steps), "epoch": len(chosen)}),
-    }
-    return dataset
+        return dataset
+
+    def _follow(self, run: Run, layer: str, sizes: Mapping[str, int]) -> bool:
+        """Take in the new epochs; False where the picture has to be made anew."""
+        covered, epochs = len(self._epochs), run.epochs
+        if (
+            self._estimator is None
+            or not hasattr(self._estimator, "partial_fit")
+            or sizes["epoch"] * sizes["step"] * sizes["unit"] <= ANEW_NODES
+            or not 0 < covered < len(epochs)
+            or fingerprint(run, layer, count=covered) != self._mark
+        ):
+            return False
+        trace = run.trace(layer, epochs=epochs[covered:], steps=self._steps)
+        self._estimator.partial_fit(trace)
+        assert self._classes is not None
+        self._classes = xr.concat([self._classes, most_active_class(trace)], dim="epoch")
+        self._remember(run, layer)
+        return True
+
+    def _begin_anew(self, run: Run, layer: str, sizes: Mapping[str, int]) -> dict[str, float]:
+        """Embed the whole run; gives the measures of how far the picture can be trusted."""
+        from hiddenscope.embeddings.mmphate import MMPHATE
+
+        estimator = MMPHATE(**parameters())
+        stride, chosen = thinned(sizes, node_limit(estimator.solver))
+        self._steps = run.description.layer(layer).steps[stride]
+        trace = run.trace(layer, epochs=run.epochs[chosen], steps=self._steps)
+        estimator.fit(trace)
+        whole = len(chosen) == sizes["epoch"]
+        self._estimator, self._classes = estimator, most_active_class(trace)
+        if whole:
+            self._remember(run, layer)
+        else:
+            self._epochs = np.zeros(0)
+        return _fidelity(trace, estimator.embedding_)
+
+    def _remember(self, run: Run, layer: str) -> None:
+        self._epochs, self._mark = run.epochs, fingerprint(run, layer)
+
+
+def picture(run: Run, layer: str) -> xr.Dataset:
+    """The picture of a layer of a run, made from all of it at once; see `Painter.paint`."""
+    return Painter().paint(run, layer)
 
 
 def most_active_class(trace: xr.DataArray) -> xr.DataArray:
@@ -127,9 +193,9 @@ def most_active_class(trace: xr.DataArray) -> xr.DataArray:
     return nodes.copy(data=np.where(known, classes[best], -1).astype(np.int32))
 
 
-def fingerprint(run: Run, layer: str) -> str:
-    """Changes when the run has other epochs, or the newest of them other states; costs reading one epoch."""
-    epochs = run.epochs
+def fingerprint(run: Run, layer: str, *, count: int | None = None) -> str:
+    """Changes when the first ``count`` epochs (default: all) or the states of the last of them do; reads one epoch."""
+    epochs = run.epochs[:count]
     digest = hashlib.sha256(epochs.tobytes())
     if len(epochs):
         digest.update(np.ascontiguousarray(run.trace(layer, epochs=epochs[-1]).values).tobytes())
@@ -142,6 +208,22 @@ def _mean(values: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]
     count = known.sum(axis=-1)
     total = np.where(known, values, 0.0).sum(axis=-1)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _fidelity(trace: xr.DataArray, embedding: object) -> dict[str, float]:
+    """Neighbors kept within and across steps, with what chance would keep, estimated from some of the nodes."""
+    from hiddenscope.embeddings.fidelity import neighborhood_preservation
+
+    if min(trace.sizes["unit"], trace.sizes["epoch"] * trace.sizes["step"]) < FIDELITY_NEIGHBORS:
+        return {}
+    kept = neighborhood_preservation(trace, _named(embedding), k=FIDELITY_NEIGHBORS, n_queries=2_000)
+    found = {
+        "fidelity_intra": kept.intra,
+        "fidelity_intra_chance": kept.intra_chance,
+        "fidelity_inter": kept.inter,
+        "fidelity_inter_chance": kept.inter_chance,
+    }
+    return {name: float(value) for name, value in found.items() if np.isfinite(value)}
 
 
 def _named(result: object) -> xr.DataArray:

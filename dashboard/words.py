@@ -73,7 +73,8 @@ def left_out(result: xr.Dataset | None, shown: str) -> str:
         return ""
     seconds = float(result.attrs.get("seconds", 0.0))
     note = str(result.attrs.get("note", ""))
-    parts = [f"embedded from {note}" if note else "embedded from every step and epoch", f"in {age(seconds)}"]
+    how = "updated" if result.attrs.get("made_live") else "embedded"
+    parts = [f"{how} from {note}" if note else f"{how} from every step and epoch", f"in {age(seconds)}"]
     sentence = " ".join(parts)
     return f"{sentence} \u00b7 {shown}" if shown else sentence
 
@@ -81,16 +82,13 @@ def left_out(result: xr.Dataset | None, shown: str) -> str:
 def fidelity(attributes: Mapping[str, Any]) -> str:
     """How far to trust the picture, from whatever measures are stored with it.
 
-    >>> fidelity({"fidelity_intra": 0.98, "fidelity_inter": 0.41, "fidelity_null": 0.01})
-    'neighbors kept: 98 % within steps, 41 % across steps (chance 1 %)'
+    >>> fidelity({"fidelity_intra": 0.79, "fidelity_intra_chance": 0.34, "fidelity_inter": 0.77})
+    'of 10 neighbors it keeps 79 % within a step (chance 34 %), 77 % across steps'
     """
-    intra, inter, null = (attributes.get(f"fidelity_{name}") for name in ("intra", "inter", "null"))
     parts = []
-    if isinstance(intra, float | int):
-        parts.append(f"{100 * intra:.0f} % within steps")
-    if isinstance(inter, float | int):
-        parts.append(f"{100 * inter:.0f} % across steps")
-    if not parts:
-        return ""
-    chance = f" (chance {100 * null:.0f} %)" if isinstance(null, float | int) else ""
-    return f"neighbors kept: {', '.join(parts)}{chance}"
+    for name, where in (("intra", "within a step"), ("inter", "across steps")):
+        kept, chance = attributes.get(f"fidelity_{name}"), attributes.get(f"fidelity_{name}_chance")
+        if isinstance(kept, float | int):
+            beside = f" (chance {100 * chance:.0f} %)" if isinstance(chance, float | int) else ""
+            parts.append(f"{100 * kept:.0f} % {where}{beside}")
+    return f"of 10 neighbors it keeps {', '.join(parts)}" if parts else ""

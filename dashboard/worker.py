@@ -16,6 +16,7 @@ from pathlib import Path
 
 from hiddenscope.dashboard import journal
 from hiddenscope.dashboard.journal import Entry
+from hiddenscope.dashboard.picture import METHOD, Painter, fingerprint, parameters
 from hiddenscope.errors import HiddenscopeError, RunLockedError
 from hiddenscope.results import ResultStore
 from hiddenscope.run import Run, RunInfo, find_runs
@@ -45,6 +46,7 @@ class Worker:
         self._done: dict[tuple[str, str], str] = {}
         """The version of the run up to which a layer's picture is known to be right."""
         self._failed: dict[tuple[str, str], float] = {}
+        self._painters: dict[tuple[str, str], Painter] = {}
 
     def turn(self) -> bool:
         """Look at all runs, newest first, and make at most one picture; True if one was made or tried."""
@@ -64,7 +66,8 @@ class Worker:
     def _wanting(self, info: RunInfo) -> bool:
         now = time.monotonic()
         keys = [(info.path, layer) for layer in info.layers]
-        return any(self._done.get(key) != info.version and now - self._failed.get(key, -RETRY) >= RETRY for key in keys)
+        stamp = _stamp(info.version, info.status)
+        return any(self._done.get(key) != stamp and now - self._failed.get(key, -RETRY) >= RETRY for key in keys)
 
     def _serve(self, info: RunInfo) -> bool:
         """Make the first missing picture of a run; True if one was made or tried."""
@@ -74,14 +77,15 @@ class Worker:
             run = self._runs.get(info.path) or self._runs.setdefault(info.path, _open(info))
             run.refresh()
             store = self._store(run)
+            stamp = _stamp(run.version, info.status)
             for layer in run.layers:
-                if self._done.get((run.path, layer)) == run.version:
+                if self._done.get((run.path, layer)) == stamp:
                     continue
-                if _is_current(run, layer):
-                    self._done[run.path, layer] = run.version
-                    continue
-                self._embed(run, layer, store)
-                return True
+                if not _is_current(run, layer, training=info.status == "training"):
+                    self._embed(run, layer, store, training=info.status == "training")
+                    self._done[run.path, layer] = stamp
+                    return True
+                self._done[run.path, layer] = stamp
         except RunLockedError:
             # Another dashboard makes the pictures of this run; its journal says so, ours stays silent.
             self._failed.update({(info.path, name): time.monotonic() for name in info.layers})
@@ -91,14 +95,14 @@ class Worker:
             return True
         return False
 
-    def _embed(self, run: Run, layer: str, store: ResultStore) -> None:
-        from hiddenscope.dashboard.picture import METHOD, parameters, picture
-
+    def _embed(self, run: Run, layer: str, store: ResultStore, *, training: bool) -> None:
         folder = Path(run.path)
         self._say(folder, Entry("embedding", layer=layer, epoch=float(run.epochs[-1])))
-        dataset = picture(run, layer)
+        painter = self._painters.pop((run.path, layer), None) or Painter()
+        dataset = painter.paint(run, layer, training=training)
         store.put(layer, METHOD, parameters(), dataset)
-        self._done[run.path, layer] = run.version
+        if training:
+            self._painters[run.path, layer] = painter
         self._failed.pop((run.path, layer), None)
         self._say(folder, Entry("idle", layer=layer, epoch=float(run.epochs[-1]), note=str(dataset.attrs["note"])))
 
@@ -149,12 +153,17 @@ def _open(info: RunInfo) -> Run:
     return open_run(info.path)
 
 
-def _is_current(run: Run, layer: str) -> bool:
-    """Whether the stored picture was made from exactly what the run holds now."""
-    from hiddenscope.dashboard.picture import METHOD, fingerprint, parameters
+def _stamp(version: str, status: str) -> str:
+    """What a picture is made for: a commit, and whether more are expected."""
+    return f"{version} {'training' if status == 'training' else 'ended'}"
 
+
+def _is_current(run: Run, layer: str, *, training: bool) -> bool:
+    """Whether the stored picture was made from exactly what the run holds now, and all at once if the run has ended."""
     stored = run.results.get(layer, METHOD, parameters())
     if stored is None or stored.attrs.get("covers_epoch") != float(run.epochs[-1]):
+        return False
+    if stored.attrs.get("made_live") and not training:
         return False
     return bool(stored.attrs.get("made_from") == fingerprint(run, layer))
 

@@ -13,7 +13,7 @@ import xarray as xr
 
 from hiddenscope.dashboard import journal
 from hiddenscope.dashboard.journal import Entry
-from hiddenscope.dashboard.picture import fingerprint, most_active_class, picture, thinned
+from hiddenscope.dashboard.picture import Painter, fingerprint, most_active_class, picture, thinned
 from hiddenscope.dashboard.supervisor import Supervisor
 from hiddenscope.dashboard.worker import Worker
 from hiddenscope.description import LayerDescription, RunDescription, Snapshot
@@ -155,6 +155,47 @@ def test_a_new_epoch_gets_a_new_picture_while_the_training_goes_on(tmp_path):
     assert stored.attrs["covers_epoch"] == 0.0
 
 
+def test_a_long_training_is_followed_and_its_end_makes_the_picture_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr("hiddenscope.dashboard.picture.ANEW_NODES", 2 * STEPS * UNITS)
+    made_live = []
+    with SnapshotWriter.open(tmp_path / "hiddenscope", describe()) as writer:
+        worker = Worker(tmp_path)
+        for epoch in range(-1, 4):
+            writer.append(snapshot(float(epoch)))
+            assert worker.turn()
+            stored = open_run(tmp_path).results.get("lstm", "mmphate")
+            assert stored is not None
+            assert stored["embedding"].sizes["epoch"] == stored["most_active_class"].sizes["epoch"] == epoch + 2
+            assert np.isfinite(stored["embedding"].values).all()
+            made_live.append(stored.attrs["made_live"])
+        assert made_live == [False, False, True, True, True]
+        assert not worker.turn()
+        writer.finish("finished")
+    assert worker.turn()
+    assert not worker.turn()
+    worker.close()
+    run = open_run(tmp_path)
+    stored = run.results.get("lstm", "mmphate")
+    assert stored is not None
+    assert not stored.attrs["made_live"]
+    xr.testing.assert_identical(stored["embedding"], picture(run, "lstm")["embedding"])
+
+
+def test_a_picture_is_not_continued_over_epochs_that_were_trained_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr("hiddenscope.dashboard.picture.ANEW_NODES", 1)
+    painter = Painter()
+    folder = record(tmp_path, range(-1, 3))
+    assert not painter.paint(open_run(folder), "lstm", training=True).attrs["made_live"]
+    with SnapshotWriter.open(folder, describe(), resume_after=1.0) as writer:
+        for epoch in (2.0, 3.0):
+            writer.append(snapshot(epoch, seed=1))
+        run = open_run(folder)
+        assert not painter.paint(run, "lstm", training=True).attrs["made_live"]
+        writer.append(snapshot(4.0, seed=1))
+        run.refresh()
+        assert painter.paint(run, "lstm", training=True).attrs["made_live"]
+
+
 def test_an_epoch_that_was_trained_anew_gets_a_new_picture(tmp_path):
     folder = record(tmp_path, range(-1, 3))
     worker = Worker(tmp_path)
@@ -179,16 +220,14 @@ def test_a_second_worker_leaves_the_run_to_the_first(tmp_path):
 def test_a_failure_is_told_with_advice_and_the_other_runs_go_on(tmp_path, monkeypatch):
     record(tmp_path / "good", range(-1, 1))
     bad = record(tmp_path / "bad", range(-1, 1))
-    from hiddenscope.dashboard import picture as module
+    real = Painter.paint
 
-    real = module.picture
-
-    def failing(run, layer):
+    def failing(self, run, layer, **options):
         if "bad" in run.path:
             raise MemoryError("the kernel would take 10 GiB")
-        return real(run, layer)
+        return real(self, run, layer, **options)
 
-    monkeypatch.setattr(module, "picture", failing)
+    monkeypatch.setattr(Painter, "paint", failing)
     worker = Worker(tmp_path)
     assert worker.turn()
     assert worker.turn()

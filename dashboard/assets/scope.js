@@ -316,7 +316,7 @@
   });
 
   /* The clock stands still while an answer is awaited; should one never come, it goes on. */
-  setInterval(() => dash_clientside.set_props("tick", { disabled: false }), 20000);
+  setInterval(() => window.dash_clientside.set_props("tick", { disabled: false }), 20000);
 
   window.addEventListener("resize", () => window.requestAnimationFrame(placeCursor));
 })();
