@@ -72,7 +72,7 @@ def inter_step_entropy(
 
     >>> path = np.array([0.0, 1.0, 2.0, 4.0])
     >>> both = inter_step_entropy(np.stack([path, 8 * path], axis=-1)[None, :, :, None], unit="bits")
-    >>> float(both[0, 1] - both[0, 0])
+    >>> round(float(both[0, 1] - both[0, 0]), 6)
     3.0
     """
     return _entropy_over("step", embedding, "inter-step entropy", estimator, unit)
