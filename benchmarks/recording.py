@@ -197,6 +197,7 @@ def main(argv: list[str] | None = None) -> int:
     """Measure, print one JSON document."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("--quick", action="store_true", help="toy size, to see that it runs")
+    parser.add_argument("--pairs", type=int, default=6, help="of trainings with and without the monitor, per model")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
@@ -214,9 +215,10 @@ def main(argv: list[str] | None = None) -> int:
             return min(b - a for a, b in zip(clock.wall[1:], clock.wall[2:], strict=False))
 
         costs = [
-            compare("fast model, one-second epochs", one_second(epoch_seconds), pairs=6, epochs=10),
-            compare("LSTM(30) on the watch data", watch_data(), pairs=6, epochs=4),
+            compare("fast model, one-second epochs", one_second(epoch_seconds), pairs=options.pairs, epochs=6),
+            compare("LSTM(30) on the watch data", watch_data(), pairs=options.pairs, epochs=3),
         ]
+        print(json.dumps([asdict(cost) for cost in costs]), file=sys.stderr)
         results["memory_mb"] = memory_over(2000)
     results["cost"] = [asdict(cost) for cost in costs]
     json.dump(results, sys.stdout, indent=2)

@@ -234,6 +234,21 @@ def test_steps_within_an_epoch_are_fractional_epochs(tmp_path: Path) -> None:
     assert metrics["logged_late"].tolist()[2:] == [0, 1]
 
 
+def test_a_training_resumed_within_an_epoch_goes_on_there(tmp_path: Path) -> None:
+    keeper = ModelCheckpoint(tmp_path / "checkpoints", every_n_train_steps=4, save_top_k=-1, filename="{step}")
+    logger = CSVLogger(tmp_path, "logs", 0)
+    options: dict[str, Any] = {"epochs": 1, "logger": logger, "enable_checkpointing": True}
+    fit(tmp_path, HiddenStateMonitor(strict=True, every="2 steps"), keeper, **options)
+    first = open_run(tmp_path)
+    np.testing.assert_allclose(first.epochs, [-1, -1 + 2 / 6, -1 + 4 / 6, 0])
+    engine = trainer(tmp_path, HiddenStateMonitor(strict=True, every="2 steps"), keeper, **options)
+    engine.fit(Classifier(), *loaders(), ckpt_path=str(tmp_path / "checkpoints" / "step=4.ckpt"), weights_only=False)
+    again = open_run(tmp_path)
+    np.testing.assert_allclose(again.epochs, [-1, -1 + 2 / 6, -1 + 4 / 6, 0])
+    assert np.array_equal(again.written_at[:3], first.written_at[:3]), "what came before the checkpoint stays"
+    assert again.written_at[3] > first.written_at[3]
+
+
 def test_a_schedule_in_steps_counts_optimizer_steps_not_batches(tmp_path: Path) -> None:
     fit(tmp_path, HiddenStateMonitor(strict=True, every="2 steps"), epochs=1, accumulate_grad_batches=2)
     np.testing.assert_allclose(open_run(tmp_path).epochs, [-1, -1 + 4 / 6])

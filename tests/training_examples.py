@@ -22,6 +22,7 @@ LIGHTNINGS_OWN_WARNINGS = (
     "ignore:.*TensorBoard",
     "ignore:Be aware that when using `ckpt_path`",
     "ignore:You defined a `validation_step`",
+    "ignore:You.re resuming from a checkpoint that ended before",
 )
 
 
