@@ -119,7 +119,7 @@ class _Shelf:
                 epochs=run.epochs,
                 updated_at=run.updated_at,
                 metrics=run.metrics() if stale or last is None else last.metrics,
-                class_names=_class_names(run),
+                class_names=class_names(run),
                 result=result,
                 version=run.version,
                 result_version=result_version,
@@ -141,7 +141,8 @@ def alive(pid: int) -> bool:
     return True
 
 
-def _class_names(run: Run) -> tuple[str, ...] | None:
+def class_names(run: Run) -> tuple[str, ...] | None:
+    """A name for each class code of the probe, the codes themselves where they have none; None without labels."""
     if run.label_names is not None:
         return run.label_names
     labels = run.labels

@@ -26,6 +26,7 @@ COMMANDS = {
     "export": Command("hiddenscope.exporting", "write a layer of a run to a netCDF, Zarr or npz file"),
     "info": Command("hiddenscope.listing", "list the runs below a folder"),
     "prune": Command("hiddenscope.pruning", "free the space of superseded epochs and replaced results"),
+    "report": Command("hiddenscope.dashboard.report", "write one run as one self-contained HTML file"),
 }
 
 

@@ -1,0 +1,97 @@
+"""What the tab is told, apart from HTTP: a query in, plain JSON out."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from hiddenscope.dashboard import layout, words
+from hiddenscope.dashboard.app import curves_figure, picture_figure
+from hiddenscope.dashboard.library import Library, alive
+from hiddenscope.errors import HiddenscopeError
+
+COLORS = tuple(choice["value"] for choice in layout.COLORS)
+
+
+def view_json(library: Library | None, query: Mapping[str, str]) -> dict[str, Any]:
+    """The runs there are, and all that the reader has not seen yet of the one that is shown.
+
+    Args:
+        library: of the log folder; None where TensorBoard was started without one.
+        query: ``run``, ``layer``, ``color``, ``dimensions``, ``log`` and ``dark`` (1 for yes), and in ``curves_seen``
+            and ``picture_seen`` the marks of the figures that the reader already has. Unknown values mean the default.
+    """
+    runs = {} if library is None else library.runs()
+    readable = [name for name, info in runs.items() if info.problem is None and info.epoch_count]
+    if library is None or not readable:
+        text = (
+            "Nothing is recorded below this log folder yet: add hs.HiddenStateMonitor() to the callbacks of a Trainer."
+        )
+        return {"runs": list(runs), "message": text, "colors": list(layout.COLORS)}
+    name = query.get("run", "")
+    name = name if name in readable else readable[0]
+    try:
+        view = library.view(name, query.get("layer"))
+    except (HiddenscopeError, OSError, KeyError) as error:
+        return {"runs": readable, "run": name, "message": str(error), "colors": list(layout.COLORS)}
+    color = query.get("color", "")
+    color = color if color in COLORS else "epoch"
+    dimensions = 2 if query.get("dimensions") == "2" else 3
+    log, dark = query.get("log") == "1", query.get("dark") == "1"
+    now = time.time()
+    entry = library.worker(name)
+    doing = words.working(entry, view.layer, now) if entry is not None and alive(entry.pid) else ""
+    newest = float(view.epochs[-1]) if len(view.epochs) else None
+    attributes = None if view.result is None else view.result.attrs
+    failed = entry is not None and entry.state == "failed"
+    facts = [view.status, words.recorded(newest), words.freshness(attributes, newest, now), doing]
+    answer: dict[str, Any] = {
+        "runs": readable,
+        "run": name,
+        "layers": list(view.layers),
+        "layer": view.layer,
+        "colors": list(layout.COLORS),
+        "epochs": view.epochs.tolist(),
+        "status": " \u00b7 ".join(fact for fact in facts if fact),
+        "problem": f"{entry.error}. {entry.advice}." if failed and entry is not None else "",
+        "note": "" if view.result is None else words.fidelity(view.result.attrs),
+        "curves_mark": _mark(name, view.layer, view.version, view.result_version, log, dark),
+        "picture_mark": _mark(name, view.layer, view.result_version, color, dimensions, dark),
+    }
+    if query.get("curves_seen") != answer["curves_mark"]:
+        answer["curves"] = plain(curves_figure(view, log=log, dark=dark))
+    if query.get("picture_seen") != answer["picture_mark"]:
+        answer["picture"] = plain(picture_figure(view, color=color, dimensions=dimensions, dark=dark).to_dict())
+    return answer
+
+
+def plain(value: Any) -> Any:
+    """A figure as JSON can hold it: arrays as Plotly's typed bytes, other numbers as Python's, NaN as null.
+
+    >>> plain({"x": np.zeros(2, dtype=np.float32), "y": (float("nan"), np.int64(3))})
+    {'x': {'dtype': 'f4', 'bdata': 'AAAAAAAAAAA='}, 'y': [None, 3]}
+    """
+    if isinstance(value, Mapping):
+        return {str(name): plain(item) for name, item in value.items()}
+    if isinstance(value, np.ndarray):
+        if value.ndim == 1 and value.dtype.kind == "f":
+            little = value.astype("<f4")
+            return {"dtype": "f4", "bdata": base64.b64encode(little.tobytes()).decode()}
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value
+
+
+def _mark(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

@@ -1,0 +1,113 @@
+/* The tab: asks for what is new once a second, and lets scope.js, which the dashboard uses too, do the rest. */
+(function () {
+  "use strict";
+
+  const scope = window.dash_clientside.hiddenscope;
+  const at = (id) => document.getElementById(id);
+  const state = { cursor: null, units: [], epochs: [], picture: null, curves: null, curves_mark: "", picture_mark: "" };
+  const config = { displaylogo: false, responsive: true };
+  const dark = window.matchMedia("(prefers-color-scheme: dark)").matches;
+  document.documentElement.classList.toggle("dark", dark);
+
+  /* scope.js moves the page through set_props, as it does in Dash. */
+  window.dash_clientside.set_props = function (id, props) {
+    if (id === "cursor") { state.cursor = props.data; draw(["picture", "transport"]); }
+    else if (id === "units") { state.units = props.data; draw(["picture", "curves"]); }
+    else if (id === "play") at("play").textContent = props.children;
+  };
+
+  function plot(id, figure) {
+    const graph = at(id).firstElementChild;
+    const fresh = !graph.classList.contains("js-plotly-plot");
+    Plotly.react(graph, figure.data, figure.layout, config);
+    if (!fresh) return;
+    graph.on("plotly_click", (event) => {
+      if (id === "picture") { keep({ units: scope.clickPicture(event, state.units) }); return; }
+      const [cursor, units] = scope.clickCurves(event, state.units);
+      keep({ cursor, units });
+    });
+  }
+
+  function keep(news) {
+    for (const [name, value] of Object.entries(news)) {
+      if (value !== window.dash_clientside.no_update && value !== undefined) window.dash_clientside.set_props(name, { data: value });
+    }
+  }
+
+  function draw(parts) {
+    if (parts.includes("transport")) {
+      const [max, value, label] = scope.transport(state.cursor, state.epochs);
+      at("scrub").max = max;
+      at("scrub").value = value;
+      at("epoch-label").textContent = label;
+    }
+    if (parts.includes("picture") && state.picture) plot("picture", scope.picture(state.picture, state.cursor, state.units));
+    if (parts.includes("curves") && state.curves) plot("curves", scope.curves(state.curves, state.units));
+  }
+
+  function fill(select, options, value) {
+    const wanted = JSON.stringify(options);
+    if (select.dataset.options !== wanted) {
+      select.replaceChildren(...options.map((option) => new Option(option.label || option, option.value || option)));
+      select.dataset.options = wanted;
+    }
+    if (value !== undefined) select.value = value;
+  }
+
+  function query() {
+    const asked = new URLSearchParams({ dark: dark ? "1" : "0", log: at("log").checked ? "1" : "0" });
+    for (const id of ["run", "layer", "color", "dimensions"]) if (at(id).value) asked.set(id, at(id).value);
+    asked.set("curves_seen", state.curves_mark);
+    asked.set("picture_seen", state.picture_mark);
+    return asked.toString();
+  }
+
+  async function look() {
+    try {
+      const answer = await fetch("./view?" + query());
+      if (!answer.ok) throw new Error("TensorBoard answers " + answer.status);
+      show(await answer.json());
+    } catch (error) {
+      at("problem").hidden = false;
+      at("problem").textContent = "No answer from TensorBoard (" + error.message + "); it is asked again.";
+    }
+  }
+
+  function show(news) {
+    const nothing = news.message !== undefined;
+    at("message").hidden = !nothing;
+    at("views").hidden = at("transport").hidden = nothing;
+    if (nothing) at("message").textContent = news.message;
+    at("problem").hidden = !news.problem;
+    at("problem").textContent = news.problem || "";
+    fill(at("color"), news.colors, at("color").value || "epoch");
+    fill(at("run"), news.runs, news.run);
+    if (nothing) return;
+    fill(at("layer"), news.layers, news.layer);
+    at("status").textContent = news.status;
+    state.epochs = news.epochs;
+    const parts = ["transport"];
+    for (const name of ["picture", "curves"]) {
+      if (!news[name]) continue;
+      state[name] = news[name];
+      state[name + "_mark"] = news[name + "_mark"];
+      parts.push(name);
+    }
+    const shown = state.picture && state.picture.layout && state.picture.layout.meta;
+    at("note").textContent = [news.note, shown && shown.note].filter(Boolean).join(" \u00b7 ");
+    draw(parts);
+  }
+
+  let looking = false;
+  async function turn() {
+    if (looking) return;
+    looking = true;
+    try { await look(); } finally { looking = false; }
+  }
+  setInterval(turn, 1000);
+  for (const id of ["run", "layer", "color", "dimensions", "log"]) at(id).addEventListener("change", turn);
+  at("scrub").addEventListener("input", () => keep({ cursor: scope.scrubbed(Number(at("scrub").value)) }));
+  at("play").addEventListener("click", () => scope.play(1));
+  at("all-epochs").addEventListener("click", () => keep({ cursor: scope.all(1) }));
+  turn();
+})();
