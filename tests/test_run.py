@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import icechunk
 import numpy as np
 import pandas as pd
 import pytest
@@ -381,3 +382,27 @@ def test_a_read_only_folder_can_be_read(tmp_path: Path) -> None:
     finally:
         for path in paths:
             path.chmod(0o700 if path.is_dir() else 0o600)
+
+
+def test_a_run_cannot_make_its_reader_read_other_files(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(states(0)["lstm"].tobytes())
+    place = record(tmp_path / "run", range(1)) / "hiddenscope" / "snapshots"
+    address = f"file://{tmp_path}/"
+    config = icechunk.RepositoryConfig.default()
+    config.set_virtual_chunk_container(
+        icechunk.VirtualChunkContainer(address, icechunk.local_filesystem_store(str(tmp_path)))
+    )
+    repository = icechunk.Repository.open(
+        icechunk.local_filesystem_storage(str(place)), config, authorize_virtual_chunk_access={address: None}
+    )
+    repository.save_config()
+    session = repository.writable_session(BRANCH)
+    session.store.set_virtual_ref(
+        "layers/lstm/states/c/0/0/0/0", f"{address}secret", offset=0, length=secret.stat().st_size
+    )
+    session.commit("look over there")
+    there = zarr.open_group(repository.readonly_session(BRANCH).store, mode="r")["layers/lstm/states"]
+    np.testing.assert_array_equal(there[0], states(0)["lstm"])  # it works for those who allow it
+    with pytest.raises(RunFormatError, match="cannot be read"):
+        hs.open_run(tmp_path / "run").trace("lstm")

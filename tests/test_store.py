@@ -14,7 +14,7 @@ import zarr
 from hiddenscope import open_run
 from hiddenscope.errors import RecordingError, RunFormatError, RunLockedError, RunNotFoundError
 from hiddenscope.layout import FORMAT
-from hiddenscope.locations import BRANCH, as_location, create_repository, open_repository
+from hiddenscope.locations import BRANCH, as_location, commit, create_repository, open_repository
 from hiddenscope.run import Run
 from hiddenscope.store import LayerDescription, RunDescription, Snapshot, SnapshotWriter
 from store_examples import SAMPLES, STEPS, UNITS, assert_holds, description, snapshot, states
@@ -333,6 +333,24 @@ class TestDisk(StoreContract):
             hidden.rename(chunks)
             writer.append(snapshot(1, seed=1))
         assert_holds(open_run(location), {0: 0, 1: 1})
+
+    def test_an_interruption_right_after_a_commit_costs_nothing(
+        self, location: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def interrupted(*arguments: object, **named: object) -> str:
+            commit(*arguments, **named)  # type: ignore[arg-type]
+            raise KeyboardInterrupt
+
+        with SnapshotWriter.open(location, description()) as writer:
+            writer.append(snapshot(0))
+            with monkeypatch.context() as patch:
+                patch.setattr("hiddenscope.store.commit", interrupted)
+                with pytest.raises(KeyboardInterrupt):
+                    writer.append(snapshot(1))
+            assert_holds(open_run(location), {0: 0, 1: 0})
+            writer.append(snapshot(1, seed=1))  # the writer does not know of it, and writes it again
+            writer.append(snapshot(2, seed=1))
+        assert_holds(open_run(location), {0: 0, 1: 1, 2: 1})
 
     def test_big_epochs_are_split_along_their_steps(self, tmp_path: Path) -> None:
         shape = (40, 256, 300)  # 12 MB

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -10,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from hiddenscope import open_run
 from hiddenscope.errors import RunLockedError
 from hiddenscope.locks import WriterLock, is_held, written_here
+from hiddenscope.store import SnapshotWriter
+from store_examples import assert_holds, description, snapshot
 
 HOLD = """
 import sys
@@ -118,6 +122,26 @@ def test_taking_a_lock_again_never_leaves_it_without_a_record(tmp_path: Path, mo
             with pytest.raises(KeyboardInterrupt):
                 WriterLock(path, what="the run")
         assert written_here(path)
+
+
+def test_a_file_system_without_locks_is_warned_about_and_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(descriptor: int, *, exclusive: bool) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("hiddenscope.locks._lock", refuse)
+    location = tmp_path / "hiddenscope"
+    with pytest.warns(UserWarning, match=r"has no locks \(No locks available\); a second writer will be noticed only"):
+        first = SnapshotWriter.open(location, description())
+    first.append(snapshot(0))
+    assert is_held(tmp_path / "hiddenscope" / "snapshots.lock") is None
+    assert open_run(tmp_path).status == "training"
+    with pytest.warns(UserWarning, match="has no locks"):
+        second = SnapshotWriter.open(location, description(), resume_after=0)
+    second.append(snapshot(1, seed=1))
+    with pytest.raises(RunLockedError, match="was written by somebody else"):
+        first.append(snapshot(1))
+    second.finish()
+    assert_holds(open_run(tmp_path), {0: 0, 1: 1})
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1, 2]", '"words"', "\x00\xff"])

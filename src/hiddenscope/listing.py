@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
         print(table([_HEADER, *(row(info) for info in readable)]))
     for info in infos:
         if info.problem is not None:
-            print(f"{info.name}: {info.problem}")
+            print(printable(f"{info.name}: {info.problem}"))
     return 0
 
 
@@ -78,9 +78,19 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     run        epochs
     version_0  7
     """
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    plain = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*plain, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in plain)
     return "\n".join(line.rstrip() for line in lines)
+
+
+def printable(text: str) -> str:
+    """Text without the control characters that a terminal would obey.
+
+    >>> printable("lstm" + chr(27) + "[2J")
+    'lstm?[2J'
+    """
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def folder_bytes(folder: Path) -> int:

@@ -133,10 +133,13 @@ def version_of(repository: icechunk.Repository) -> str:
     return repository.lookup_branch(BRANCH)
 
 
-def continued(repository: icechunk.Repository, version: str, *, where: Location) -> icechunk.Session:
+def continued(
+    repository: icechunk.Repository, version: str, *, lock: RepositoryLock, where: Location
+) -> icechunk.Session:
     """A session that goes on from commit ``version``, or `RunLockedError` when somebody else has gone on from there."""
     session = repository.writable_session(BRANCH)
-    if session.snapshot_id != version:
+    # Under a lock, a commit that we do not know is our own, made just as we were interrupted.
+    if session.snapshot_id != version and not lock.exclusive:
         raise _overtaken(where)
     return session
 
@@ -169,6 +172,11 @@ class RepositoryLock:
             _memory_locks.add(location.path)
             self._name = location.path
 
+    @property
+    def exclusive(self) -> bool:
+        """Whether nobody else can write while this lock is held."""
+        return self._name is not None or (self._lock is not None and self._lock.exclusive)
+
     def release(self) -> None:
         """Let the next writer in; calling it again does nothing."""
         if self._lock is not None:
@@ -190,9 +198,8 @@ def has_writer(location: Location) -> bool | None:
     if location.folder is None:
         return None
     path = lock_path(location.folder)
-    if is_held(path):
-        return True
-    return False if written_here(path) else None
+    held = is_held(path)
+    return held if held or held is None or written_here(path) else None
 
 
 @contextmanager

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
 import sys
 import time
+import warnings
 import weakref
 from pathlib import Path
 from typing import Any, Self
@@ -30,6 +32,7 @@ else:
 
 
 _PATIENCE = 1.0  # seconds; a reader that asks who writes holds the lock for microseconds
+_NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _RECORD = 512  # bytes
 _held: weakref.WeakSet[WriterLock] = weakref.WeakSet()
 
@@ -41,6 +44,9 @@ class WriterLock:
         path: the lock file; it stays where it is afterwards, since removing lock files is a race.
         what: what is being locked, for the message.
 
+    Attributes:
+        exclusive: whether nobody else can hold it; False, after a warning, on a file system without locks.
+
     Raises:
         RunLockedError: another writer holds it.
     """
@@ -49,7 +55,7 @@ class WriterLock:
         self.path = path
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            _acquire(descriptor, path, what)
+            self.exclusive = _acquire(descriptor, path, what)
             record = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}).encode()
             # One write of one length over the former record: a process killed here leaves the one or the other.
             os.lseek(descriptor, 0, os.SEEK_SET)
@@ -75,30 +81,41 @@ class WriterLock:
         self.release()
 
 
-def _acquire(descriptor: int, path: Path, what: str) -> None:
+def _acquire(descriptor: int, path: Path, what: str) -> bool:
     deadline = time.monotonic() + _PATIENCE
     while True:
         try:
             _lock(descriptor, exclusive=True)
-            return
+            return True
         except (BlockingIOError, PermissionError):
             if time.monotonic() > deadline:
                 raise RunLockedError(
                     f"{what} already has a writer ({_owner(path)}); wait until it ends, or choose another folder"
                 ) from None
             time.sleep(0.01)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            warnings.warn(
+                f"the file system of {path.parent} has no locks ({error.strerror}); "
+                "a second writer will be noticed only when it writes",
+                stacklevel=2,
+            )
+            return False
 
 
-def is_held(path: Path) -> bool:
-    """Whether a living writer holds the lock at ``path``; asking never stops a writer."""
+def is_held(path: Path) -> bool | None:
+    """Whether a living writer holds the lock at ``path``, None when it cannot be told; asking never stops a writer."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError:
         return False
     try:
         _lock(descriptor, exclusive=False)
-    except OSError:
+    except (BlockingIOError, PermissionError):
         return True
+    except OSError:
+        return None
     else:
         return False
     finally:

@@ -135,7 +135,7 @@ class ResultStore:
         digest = sha256(canonical.encode()).hexdigest()[:16]
         path = f"{group_name(layer)}/{group_name(method)}/{digest}"
         attributes = _stored_attributes(dataset.attrs, "a result")
-        session = continued(self._repository, self._version, where=self.location)
+        session = continued(self._repository, self._version, lock=self._lock, where=self.location)
         root = zarr.open_group(session.store, mode="r+", zarr_format=3)
         if path in root:
             del root[path]

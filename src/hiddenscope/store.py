@@ -200,7 +200,7 @@ class SnapshotWriter:
             first = self._lines[name].tail(row)
             entries |= self._lines[name].entries(line[first:], first, length=count)
         with writing(self.location):
-            session = continued(self._repository, self._version, where=self.location)
+            session = continued(self._repository, self._version, lock=self._lock, where=self.location)
             self._prepare(session, tables.names)
             set_entries(session, entries)
             self._version = commit(session, f"epoch {snapshot.epoch:g}", where=self.location)
@@ -233,7 +233,7 @@ class SnapshotWriter:
         try:
             if status != self._status:
                 with writing(self.location):
-                    session = continued(self._repository, self._version, where=self.location)
+                    session = continued(self._repository, self._version, lock=lock, where=self.location)
                     root = zarr.open_group(session.store, mode="r+", zarr_format=3)
                     root.update_attributes({"status": status})
                     self._version = commit(session, status, where=self.location)
