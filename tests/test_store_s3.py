@@ -8,12 +8,14 @@ import sys
 import urllib.request
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
 
 import hiddenscope as hs
+from hiddenscope.cli import main
 from hiddenscope.errors import RunLockedError, RunNotFoundError
 from hiddenscope.store import ResultStore, SnapshotWriter
 from store_examples import assert_holds, description, snapshot
@@ -137,6 +139,16 @@ class TestS3(StoreContract):
         found = run.results.get("lstm", "pca")
         assert found is not None
         xr.testing.assert_identical(found, dataset * 3)
+
+
+def test_the_commands_and_imports_take_addresses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trace = np.random.default_rng(0).normal(size=(3, 2, 4, 5)).astype(np.float32)
+    hs.import_trace(trace, "s3://bucket/imported", layer="lstm")
+    assert main(["info", "s3://bucket/imported"]) == 0
+    assert "lstm 2×4×5" in capsys.readouterr().out  # noqa: RUF001
+    assert main(["export", "s3://bucket/imported", "--to", str(tmp_path / "trace.npz")]) == 0
+    with np.load(tmp_path / "trace.npz") as archive:
+        np.testing.assert_array_equal(archive["states"], trace)
 
 
 def test_the_server_can_be_named_without_the_environment(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
