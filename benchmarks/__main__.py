@@ -38,8 +38,10 @@ def main(arguments: list[str] | None = None) -> int:
     written = report.write(outcomes, where, name=name)
     print(report.table(outcomes, where))
     print(f"written to {written}", file=sys.stderr)
-    if name in ("full", "quick"):
-        report.plot(json.loads(written.read_text()))
+    if name == "full":
+        results = json.loads(written.read_text())
+        report.plot(results)
+        report.document(results)
     return int(asked.strict and any(outcome.met is False for outcome in outcomes))
 
 

@@ -52,7 +52,9 @@ def live(trace, options):  # type: ignore[no-untyped-def]
             series["moved"].append(estimator.live_.report.moved)
             series["moved_most"].append(estimator.live_.report.moved_most)
         anew = MMPHATE(**options).fit_transform(trace)
-        kept = [neighborhood_preservation(trace, picture, 10).inter for picture in (estimator.embedding_, anew)]
+        kept = [
+            neighborhood_preservation(trace, picture, 10, intra_k=2).inter for picture in (estimator.embedding_, anew)
+        ]
         series["quality"].append(kept[0] / kept[1])
         return estimator.embedding_, series
 

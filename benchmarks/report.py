@@ -11,20 +11,14 @@ from typing import Any
 from benchmarks.rows import Outcome
 
 RESULTS = Path("benchmarks/results")
+PAGE = Path("docs/benchmarks.md")
+_BEGIN, _END = "<!-- results -->", "<!-- end of results -->"
 PLOT = Path("docs/images/benchmarks.png")
 
 
 def table(outcomes: list[Outcome], machine: dict[str, Any]) -> str:
     """The goals table as Markdown, under a line about the machine."""
-    packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
-    head = (
-        f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, load {machine['load']} to start; "
-        f"{machine['system']}, Python {machine['python']}, {packages}.\n\n"
-        "| what | measured | goal | met |\n|---|---|---|---|\n"
-    )
-    verdicts = {True: "yes", False: "**no**", None: "not measured"}
-    lines = [f"| {one.row} | {one.value} | {one.goal} | {verdicts[one.met]} |" for one in outcomes]
-    return head + "\n".join(lines) + "\n"
+    return _table([_plain(outcome) for outcome in outcomes], machine)
 
 
 def write(outcomes: list[Outcome], machine: dict[str, Any], *, name: str, into: Path = RESULTS) -> Path:
@@ -36,6 +30,14 @@ def write(outcomes: list[Outcome], machine: dict[str, Any], *, name: str, into: 
     path = into / f"{name}.json"
     path.write_text(json.dumps({"machine": machine, "rows": _finite(rows)}, indent=1) + "\n")
     return path
+
+
+def document(results: dict[str, Any], page: Path = PAGE) -> None:
+    """Put the table of a results file into the page of the documentation, between its two markers."""
+    text = page.read_text()
+    before, rest = text.split(_BEGIN)
+    _, after = rest.split(_END)
+    page.write_text(f"{before}{_BEGIN}\n{_table(results['rows'], results['machine'])}{_END}{after}")
 
 
 def plot(results: dict[str, Any], path: Path = PLOT) -> Path | None:
@@ -71,6 +73,18 @@ def plot(results: dict[str, Any], path: Path = PLOT) -> Path | None:
     figure.savefig(path, dpi=130)
     pyplot.close(figure)
     return path
+
+
+def _table(rows: list[dict[str, Any]], machine: dict[str, Any]) -> str:
+    packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
+    place = f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, load {machine['load']} to start"
+    head = (
+        f"{place}; {machine['system']}, Python {machine['python']}, {packages}.\n\n"
+        "| what | measured | goal | met |\n|---|---|---|---|\n"
+    )
+    verdicts = {True: "yes", False: "**no**", None: "not measured"}
+    lines = [f"| {row['row']} | {row['value']} | {row['goal']} | {verdicts[row['met']]} |" for row in rows]
+    return head + "\n".join(lines) + "\n"
 
 
 def _plain(outcome: Outcome) -> dict[str, Any]:
