@@ -134,13 +134,14 @@ def _trust(result: xr.Dataset) -> str:
 
 def _facts(run: Run) -> str:
     from hiddenscope.dashboard import words
+    from hiddenscope.dashboard.figures.template import epoch_text
 
     described = run.description
     epochs = run.epochs
     rows: list[tuple[str, Any]] = [
         ("model", described.model),
         ("status", words.STATUS.get(run.status, run.status)),
-        ("epochs", f"{len(epochs)}, from {words.recorded(float(epochs[0]))} to {words.recorded(float(epochs[-1]))}"),
+        ("epochs", f"{len(epochs)}: {epoch_text(float(epochs[0]))} to {epoch_text(float(epochs[-1]))}"),
         (
             "probe",
             f"{len(described.samples)} sequences" + (f", {len(run.label_names)} classes" if run.label_names else ""),

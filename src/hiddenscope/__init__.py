@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hiddenscope.callbacks.monitor import HiddenStateMonitor
     from hiddenscope.callbacks.session import RecordingWarning, record
     from hiddenscope.embeddings.baselines import embed
+    from hiddenscope.dashboard import plot as plot
     from hiddenscope.embeddings.fidelity import (
         distance_rank_correlation,
         neighborhood_preservation,
@@ -58,6 +59,7 @@ _HOMES = {
     "multislice_kernel": "hiddenscope.embeddings.kernel",
     "neighborhood_preservation": "hiddenscope.embeddings.fidelity",
     "open_run": "hiddenscope.run",
+    "plot": "hiddenscope.dashboard",
     "record": "hiddenscope.callbacks.session",
     "trustworthiness": "hiddenscope.embeddings.fidelity",
 }

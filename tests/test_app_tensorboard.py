@@ -1,0 +1,129 @@
+"""The tab's answers: the same figures as the page, nothing twice, nothing from outside the log folder."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tensorboard.plugins.base_plugin import TBContext
+from werkzeug.test import Client
+
+from hiddenscope.dashboard.library import Library
+from hiddenscope.dashboard.tensorboard.answers import view_json
+from hiddenscope.dashboard.tensorboard.plugin import HiddenscopePlugin
+from hiddenscope.description import LayerDescription, RunDescription, Snapshot
+from hiddenscope.store import SnapshotWriter
+
+STEPS, UNITS, SAMPLES = 5, 4, 6
+
+
+def record(folder, epochs=3):
+    description = RunDescription(
+        layers=(LayerDescription("lstm", "LSTM", np.arange(UNITS), np.arange(STEPS)),),
+        samples=np.arange(SAMPLES),
+        labels=None,
+        label_names=None,
+        probe_fingerprint="probe",
+        model="Net",
+    )
+    with SnapshotWriter.open(folder / "hiddenscope", description) as writer:
+        for epoch in range(epochs):
+            states = np.random.default_rng(epoch).normal(size=(STEPS, UNITS, SAMPLES)).astype(np.float32)
+            writer.append(Snapshot(float(epoch), {"lstm": states}, {"train_loss": float("nan") if epoch == 1 else 1.0}))
+        writer.finish("finished")
+
+
+@pytest.fixture
+def quiet(monkeypatch):
+    """No worker: these tests only read."""
+    monkeypatch.setattr("hiddenscope.dashboard.supervisor.Supervisor.start", lambda self: None)
+
+
+def clients(logdir):
+    apps = HiddenscopePlugin(TBContext(logdir=str(logdir))).get_plugin_apps()
+    return {route: Client(app) for route, app in apps.items()}
+
+
+def test_nothing_heavy_is_imported_when_tensorboard_starts():
+    code = (
+        "import hiddenscope.dashboard.tensorboard as tab, sys; "
+        "print([n for n in ('torch', 'dash', 'phate', 'plotly', 'icechunk', 'xarray', 'numba') if n in sys.modules])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def test_the_plugin_is_installed_as_an_entry_point():
+    from importlib.metadata import entry_points
+
+    found = {point.name: point.value for point in entry_points(group="tensorboard_plugins")}
+    assert found["hiddenscope"] == "hiddenscope.dashboard.tensorboard:HiddenscopePlugin"
+
+
+def test_the_tab_is_active_when_something_is_recorded(tmp_path):
+    assert not HiddenscopePlugin(TBContext(logdir=str(tmp_path))).is_active()
+    assert not HiddenscopePlugin(TBContext(logdir="")).is_active()
+    record(tmp_path / "version_0")
+    assert HiddenscopePlugin(TBContext(logdir=str(tmp_path))).is_active()
+
+
+def test_the_answer_holds_the_run_and_leaves_out_what_was_seen(tmp_path):
+    record(tmp_path / "version_0")
+    library = Library(tmp_path)
+    first = view_json(library, {})
+    assert first["run"] == "version_0"
+    assert first["epochs"] == [0, 1, 2]
+    assert [trace["name"] for trace in first["curves"]["data"]] == ["train_loss"]
+    again = view_json(library, {"curves_seen": first["curves_mark"], "picture_seen": first["picture_mark"]})
+    assert "curves" not in again
+    assert "picture" not in again
+    recolored = view_json(library, {"color": "unit", "picture_seen": first["picture_mark"]})
+    assert recolored["picture_mark"] != first["picture_mark"]
+
+
+def test_an_empty_log_folder_explains_itself(tmp_path):
+    assert "HiddenStateMonitor" in view_json(Library(tmp_path), {})["message"]
+    assert "HiddenStateMonitor" in view_json(None, {})["message"]
+
+
+def test_every_route_carries_the_policy_and_nosniff(tmp_path, quiet):
+    record(tmp_path / "version_0")
+    for route, client in clients(tmp_path).items():
+        answer = client.get(route)
+        assert answer.status_code == 200, route
+        assert answer.headers["X-Content-Type-Options"] == "nosniff", route
+        assert "default-src 'self'" in answer.headers["Content-Security-Policy"], route
+    assert "max-age" in clients(tmp_path)["/plotly.min.js"].get("/plotly.min.js").headers["Cache-Control"]
+
+
+def test_the_tab_page_asks_only_for_routes_that_exist(tmp_path):
+    routes = clients(tmp_path)
+    page = routes["/index.html"].get("/index.html").text
+    asked = {part.split('"')[0] for part in page.split('="./')[1:]}
+    assert asked
+    assert {f"/{name}" for name in asked} <= set(routes)
+    assert "http" not in page.replace("http-equiv", "")
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tab")
+    record(folder / "logs" / "version_0")
+    record(folder / "secret")
+    return Library(folder / "logs")
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    query=st.dictionaries(
+        st.sampled_from(["run", "layer", "color", "dimensions", "log", "dark", "curves_seen"]) | st.text(max_size=5),
+        st.sampled_from(["../secret", "/etc/passwd", "..", "version_0", "lstm", "1", "2"]) | st.text(max_size=30),
+        max_size=5,
+    )
+)
+def test_no_query_reads_outside_the_log_folder_or_breaks_the_tab(library, query):
+    answer = json.loads(json.dumps(view_json(library, query), allow_nan=False))
+    assert answer["run"] == "version_0"
+    assert answer["layer"] == "lstm"
