@@ -24,14 +24,14 @@ from hiddenscope.embeddings.threads import ranges, run_blocks
 from hiddenscope.embeddings.unit_rows import Float32Array, IntArray, UnitRows
 
 EPOCHS = 80
-RANKS = (*range(1, 13), 18, 25, 33)
+RANKS = (*range(1, 11), 14, 20, 28, 40)
 """Which of its nearest slices a node is drawn to: the nearest, and a few that hold the wider neighborhood together."""
 
 SPREAD = 10.0
 """Standard deviation the picture is scaled to while forces act: neighbors then lie about 1 apart."""
 
 RATE = 0.2
-ANCHOR = 0.3
+ANCHOR = 0.1
 REPULSION = 10.0  # of random slices, relative to the attraction of one neighbor
 INTRA_ATTRACTION = 2.0
 STRESS = 1.0
@@ -265,6 +265,14 @@ def _scrambled(counter):  # type: ignore[no-untyped-def]
 
 
 @compiled
+def _gather(old, names, xs, ys, zs):  # type: ignore[no-untyped-def]
+    """Copy the named positions side by side, where the forces of all of them are computed as vectors."""
+    for k in range(len(names)):
+        other = old[names[k]]
+        xs[k], ys[k], zs[k] = other[0], other[1], other[2]
+
+
+@compiled
 def _repulsion(xs, ys, zs, x, y, z):  # type: ignore[no-untyped-def]
     """Sum over others of (other - self) / ((0.001 + q)(1 + q)), q the squared distance."""
     fx, fy, fz = np.float32(0.0), np.float32(0.0), np.float32(0.0)
@@ -279,12 +287,56 @@ def _repulsion(xs, ys, zs, x, y, z):  # type: ignore[no-untyped-def]
 
 
 @compiled
+def _attraction(xs, ys, zs, x, y, z):  # type: ignore[no-untyped-def]
+    """Sum over others of 2 (other - self) / (1 + q), and the sum of the coefficients."""
+    fx, fy, fz, weight = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
+    for k in range(len(xs)):
+        dx, dy, dz = xs[k] - x, ys[k] - y, zs[k] - z
+        pull = np.float32(2.0) / (np.float32(1.0) + dx * dx + dy * dy + dz * dz)
+        fx += pull * dx
+        fy += pull * dy
+        fz += pull * dz
+        weight += pull
+    return fx, fy, fz, weight
+
+
+@compiled
+def _slice_forces(xs, ys, zs, wanted, x, y, z, stress):  # type: ignore[no-untyped-def]
+    """Attraction of the nearest mates, repulsion of the others, stress of all, and the sum of what attracts."""
+    one, tiny = np.float32(1.0), np.float32(1e-6)
+    seen, meant = np.float32(0.0), tiny
+    for k in range(len(xs)):
+        dx, dy, dz = xs[k] - x, ys[k] - y, zs[k] - z
+        seen += np.sqrt(dx * dx + dy * dy + dz * dz)
+        meant += abs(wanted[k])
+    ratio = seen / meant
+    fx, fy, fz, weight = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
+    for k in range(len(xs)):
+        dx, dy, dz = xs[k] - x, ys[k] - y, zs[k] - z
+        q = dx * dx + dy * dy + dz * dz
+        inverse = one / np.sqrt(q + tiny)
+        near = np.float32(INTRA_ATTRACTION) / (one + q)
+        far = min(np.float32(2.0) / ((np.float32(1e-3) + q) * (one + q)), np.float32(4.0) * inverse)
+        attracts = wanted[k] < 0
+        pull = stress * (one - ratio * abs(wanted[k]) * inverse) + (near if attracts else -far)
+        weight += stress + (near if attracts else np.float32(0.0))
+        fx += pull * dx
+        fy += pull * dy
+        fz += pull * dz
+    return fx, fy, fz, weight
+
+
+@compiled
 def _move(old, new, home, starts, neighbors, mates, distances, first, count, begin, end, key, step):  # type: ignore[no-untyped-def]
     """Move rows ``begin`` to ``end`` of the unit that owns ``count`` rows from ``first`` on."""
     xs, ys, zs = np.empty(_DRAWS, np.float32), np.empty(_DRAWS, np.float32), np.empty(_DRAWS, np.float32)
-    one, two, tiny = np.float32(1.0), np.float32(2.0), np.float32(1e-6)
+    most = mates.shape[1]
+    for i in range(begin, end):
+        most = max(most, starts[i + 1] - starts[i])
+    gx, gy, gz = np.empty(most, np.float32), np.empty(most, np.float32), np.empty(most, np.float32)
     n_mates = mates.shape[1]
     stress = np.float32(STRESS) / np.float32(max(n_mates, 1))
+    anchor = np.float32(ANCHOR)
     for start in range(begin, end, _BLOCK):
         for draw in range(_DRAWS):
             counter = (np.uint64(start) << np.uint64(12)) + np.uint64(draw) + (key << np.uint64(44))
@@ -292,46 +344,14 @@ def _move(old, new, home, starts, neighbors, mates, distances, first, count, beg
             xs[draw], ys[draw], zs[draw] = drawn[0], drawn[1], drawn[2]
         for i in range(start, min(start + _BLOCK, end)):
             x, y, z = old[i, 0], old[i, 1], old[i, 2]
-            weight = np.float32(ANCHOR)
-            fx, fy, fz = weight * (home[i, 0] - x), weight * (home[i, 1] - y), weight * (home[i, 2] - z)
-            friends = neighbors[starts[i] : starts[i + 1]]
-            for edge in range(len(friends)):
-                other = old[friends[edge]]
-                dx, dy, dz = other[0] - x, other[1] - y, other[2] - z
-                pull = two / (one + dx * dx + dy * dy + dz * dz)
-                fx += pull * dx
-                fy += pull * dy
-                fz += pull * dz
-                weight += pull
-            push = np.float32(REPULSION) * np.float32(len(friends)) / np.float32(_DRAWS)
+            degree = starts[i + 1] - starts[i]
+            _gather(old, neighbors[starts[i] : starts[i + 1]], gx, gy, gz)
+            ax, ay, az, pulls = _attraction(gx[:degree], gy[:degree], gz[:degree], x, y, z)
+            push = np.float32(REPULSION) * np.float32(degree) / np.float32(_DRAWS)
             rx, ry, rz = _repulsion(xs, ys, zs, x, y, z)
-            fx -= push * rx
-            fy -= push * ry
-            fz -= push * rz
-            seen, meant = np.float32(0.0), np.float32(0.0)
-            for mate in range(n_mates):
-                other = old[mates[i, mate]]
-                dx, dy, dz = other[0] - x, other[1] - y, other[2] - z
-                seen += np.sqrt(dx * dx + dy * dy + dz * dz)
-                meant += abs(distances[i, mate])
-            ratio = seen / max(meant, tiny)
-            for mate in range(n_mates):
-                other, wanted = old[mates[i, mate]], distances[i, mate]
-                dx, dy, dz = other[0] - x, other[1] - y, other[2] - z
-                q = dx * dx + dy * dy + dz * dz
-                root = np.sqrt(q + tiny)
-                pull = stress * (one - ratio * abs(wanted) / root)
-                weight += stress
-                if wanted < 0:
-                    attraction = np.float32(INTRA_ATTRACTION) / (one + q)
-                    pull += attraction
-                    weight += attraction
-                else:
-                    pull -= min(two / ((np.float32(1e-3) + q) * (one + q)), np.float32(4.0) / root)
-                fx += pull * dx
-                fy += pull * dy
-                fz += pull * dz
-            change = step / (one + step * weight)
-            new[i, 0] = x + change * fx
-            new[i, 1] = y + change * fy
-            new[i, 2] = z + change * fz
+            _gather(old, mates[i], gx, gy, gz)
+            sx, sy, sz, holds = _slice_forces(gx[:n_mates], gy[:n_mates], gz[:n_mates], distances[i], x, y, z, stress)
+            change = step / (np.float32(1.0) + step * (anchor + pulls + holds))
+            new[i, 0] = x + change * (anchor * (home[i, 0] - x) + ax - push * rx + sx)
+            new[i, 1] = y + change * (anchor * (home[i, 1] - y) + ay - push * ry + sy)
+            new[i, 2] = z + change * (anchor * (home[i, 2] - z) + az - push * rz + sz)
