@@ -55,6 +55,7 @@ class _Pending:
 
     epoch: float
     captured: Captured
+    scalars: dict[str, float]
     metrics: dict[str, float]
 
 
@@ -182,7 +183,6 @@ class HiddenStateMonitor(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open the run, and record the network as the training finds it."""
-        logdir = self.logdir or log_folder(trainer, self._loaded.get("logdir"))
         if self.schedule.counts_steps:
             batches_per_epoch(trainer)
         precision = trainer.precision_plugin
@@ -194,12 +194,13 @@ class HiddenStateMonitor(pl.Callback):
         if is_dry_run(trainer):
             return
         start = position(trainer)
+        logdir = self.logdir or log_folder(trainer, self._loaded.get("logdir"))
         self._on_rank_zero(trainer, lambda: self._open(trainer, pl_module, logdir, start))
         self._step = trainer.global_step
         self._capture(trainer, start)
         with self._shielded(start):
             self._submit_first(start)
-            self._start_page(logdir)
+        self._start_page(logdir)
 
     def _build_recorder(self, trainer: pl.Trainer, module: pl.LightningModule, context: _Precision) -> None:
         source = self.probe
@@ -253,15 +254,20 @@ class HiddenStateMonitor(pl.Callback):
         if self._session is None or self._pending is None:
             return
         if not any(math.isclose(start, epoch, abs_tol=1e-9) for epoch in self._session.epochs):
-            scalars = {f"{self._name}/{name}": value for name, value in self._pending.captured.scalars.items()}
-            self._session.submit(start, self._pending.captured, scalars)
+            self._session.submit(start, self._pending.captured, self._pending.scalars)
         self._pending = None
 
     def _start_page(self, logdir: str) -> None:
         if self._session is None or not self.dashboard:
             return
-        self._page = PageProcess(logdir, port=free_port())
-        print(f"hiddenscope: watch at {self._page.address}", flush=True)
+        try:
+            self._page = PageProcess(logdir, port=free_port())
+        except OSError as error:
+            if self.strict:
+                raise
+            self._warn_of_page(f"cannot be started ({error})")
+        else:
+            print(f"hiddenscope: watch at {self._page.address}", flush=True)
 
     # During the training
 
@@ -304,8 +310,9 @@ class HiddenStateMonitor(pl.Callback):
         """Record the epoch that ends, if it is due and not recorded since the last optimiser step; log the scalars."""
         if is_dry_run(trainer):
             return
-        epoch = trainer.current_epoch
-        due = self.schedule.after_epoch(epoch) or self._due_at_end
+        epoch, due = trainer.current_epoch, self._due_at_end
+        with self._shielded(epoch):
+            due = due or self.schedule.after_epoch(epoch)
         current = self._looked_at == (epoch, trainer.global_step)
         if due and not current:
             self._capture(trainer, float(epoch))
@@ -314,7 +321,8 @@ class HiddenStateMonitor(pl.Callback):
             self._capture(trainer, float(epoch), to_record=False)  # early stopping wants every scalar from the start
         if self._scalars and self._logged_epoch != epoch:
             self._logged_epoch = epoch
-            module.log_dict(self._scalars, on_step=False, on_epoch=True, batch_size=1)
+            with self._shielded(epoch):
+                module.log_dict(self._scalars, on_step=False, on_epoch=True, batch_size=1)
 
     def _capture(self, trainer: pl.Trainer, epoch: float, *, to_record: bool = True) -> None:
         """Read the states on the first process; give the scalars to all of them."""
@@ -322,8 +330,8 @@ class HiddenStateMonitor(pl.Callback):
         with self._shielded(epoch):
             if self._session is not None:
                 captured = self._session.capture(to_record=to_record)
-                self._pending = _Pending(epoch, captured, {}) if to_record else None
                 named = {f"{self._name}/{name}": value for name, value in captured.scalars.items()}
+                self._pending = _Pending(epoch, captured, named, {}) if to_record else None
         if trainer.world_size > 1:
             named = trainer.strategy.broadcast(named)
         self._scalars = named or self._scalars
@@ -340,7 +348,7 @@ class HiddenStateMonitor(pl.Callback):
         if pending is None or self._session is None:
             return
         with self._shielded(pending.epoch):
-            self._session.submit(pending.epoch, pending.captured, {**pending.metrics, **metrics})
+            self._session.submit(pending.epoch, pending.captured, {**pending.metrics, **metrics, **pending.scalars})
 
     def _watch_page(self) -> None:
         """Say once that the page is gone, if it is."""
@@ -348,12 +356,15 @@ class HiddenStateMonitor(pl.Callback):
         if self._page is not None and death is not None:
             self._page.stop()
             self._page = None
-            warnings.warn(
-                f"hiddenscope: the live page has ended ({death}); recording goes on. "
-                f"Start it again with: hiddenscope dashboard {shortened(str(self._loaded['logdir']))}",
-                RecordingWarning,
-                stacklevel=2,
-            )
+            self._warn_of_page(f"has ended ({death})")
+
+    def _warn_of_page(self, fate: str) -> None:
+        warnings.warn(
+            f"hiddenscope: the live page {fate}; recording goes on. "
+            f"Start it with: hiddenscope dashboard {shortened(str(self._loaded['logdir']))}",
+            RecordingWarning,
+            stacklevel=3,
+        )
 
     # After the training, however it ends
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,11 @@ def all_callbacks(trainer: pl.Trainer) -> list[Any]:
 
 def metrics_of(trainer: pl.Trainer) -> dict[str, float]:
     """All logged metrics. Call it on every process: some are reduced over processes when they are read."""
-    return {str(name): float(value) for name, value in trainer.callback_metrics.items()}
+    found = {}
+    for name, value in trainer.callback_metrics.items():
+        with contextlib.suppress(TypeError, ValueError, RuntimeError):  # not a number: not for us to say so
+            found[str(name)] = float(value)
+    return found
 
 
 def log_folder(trainer: pl.Trainer, earlier: str | None) -> str:

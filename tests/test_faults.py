@@ -131,6 +131,17 @@ def test_a_forward_that_fails_on_the_probe_leaves_the_model_as_it_was(undisturbe
     assert np.isfinite(run.trace("lstm").values).all()
 
 
+def test_a_schedule_that_fails_costs_the_recording_only(undisturbed: Classifier, tmp_path: Path) -> None:
+    def every(epoch: int) -> bool:
+        return 1 // (2 - epoch) > 0
+
+    model, said = fit_with_one_warning(tmp_path, HiddenStateMonitor(every=every))
+    assert_same_weights(model, undisturbed)
+    assert "ZeroDivisionError" in said
+    assert "epoch 2 and what follows is not recorded" in said
+    assert open_run(tmp_path).epochs.tolist() == [-1, 1]
+
+
 class SlowDisk:
     """Holds every write until it is told to go on."""
 
