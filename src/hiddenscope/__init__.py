@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from hiddenscope.analyses.entropy import inter_step_entropy, intra_step_entropy
     from hiddenscope.callbacks.monitor import HiddenStateMonitor
     from hiddenscope.callbacks.session import RecordingWarning, record
-    from hiddenscope.embeddings.baselines import embed
     from hiddenscope.dashboard import plot as plot
+    from hiddenscope.embeddings.baselines import embed
     from hiddenscope.embeddings.fidelity import (
         distance_rank_correlation,
         neighborhood_preservation,
