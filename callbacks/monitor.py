@@ -421,6 +421,9 @@ class HiddenStateMonitor(pl.Callback):
             session.finish("interrupted", timeout=0.0)
         if self.strict:
             raise error
+        if self._off:
+            return  # it has been said
+        self._off = True
         warn_of_failure(error, self._location or "the run", first_lost=lost)
 
     def _on_rank_zero(self, trainer: pl.Trainer, action: Callable[[], None]) -> None:
@@ -433,8 +436,7 @@ class HiddenStateMonitor(pl.Callback):
                 if self.strict or isinstance(error, (HiddenscopeError, ValueError)):
                     failure = error
                 else:
-                    self._off = True
-                    self._turn_off(error, "epoch -1")
+                    self._turn_off(error, "the untrained network")
         if trainer.world_size > 1:
             said = trainer.strategy.broadcast(None if failure is None else str(failure))
             if failure is None and said is not None:
