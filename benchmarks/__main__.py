@@ -27,6 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
         if (row.name in asked.only if asked.only else (row.quick or not asked.quick) and row.name not in skipped)
     ]
     where = machine()
+    name = asked.name or ("selected" if asked.only else "quick" if asked.quick else "full")
     outcomes: list[Outcome] = []
     for row in chosen:
         print(f"measuring {row.name} ...", file=sys.stderr, flush=True)
@@ -34,8 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
         outcomes += fresh
         for outcome in fresh:
             print(f"  {outcome.row}: {outcome.value} (goal {outcome.goal})", file=sys.stderr, flush=True)
-    name = asked.name or ("selected" if asked.only else "quick" if asked.quick else "full")
-    written = report.write(outcomes, where, name=name)
+        written = report.write(outcomes, where, name=name)  # after every row: a run of an hour may be interrupted
     print(report.table(outcomes, where))
     print(f"written to {written}", file=sys.stderr)
     if name == "full":

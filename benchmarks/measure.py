@@ -8,7 +8,7 @@ import os
 import platform
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +93,20 @@ def measure(
         return _failed(blank, f"took more than {limit_s:.0f} s")
     if done.returncode:
         return _failed(blank, (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1])
-    taken = json.loads(done.stdout.strip().splitlines()[-1])
-    return Measurement(name, method, nodes, options, taken["wall_s"], taken["cpu_s"], taken["peak_bytes"], str(picture))
+    return read_measurement(blank, done.stdout, picture)
+
+
+def read_measurement(blank: Measurement, output: str, picture: Path) -> Measurement:
+    """What a child said in the last line of its output."""
+    taken = json.loads(output.strip().splitlines()[-1])
+    return replace(
+        blank,
+        wall_s=taken["wall_s"],
+        cpu_s=taken["cpu_s"],
+        peak_bytes=taken["peak_bytes"],
+        series=taken["series"],
+        picture=str(picture),
+    )
 
 
 def machine() -> dict[str, Any]:
@@ -116,7 +128,7 @@ def machine() -> dict[str, Any]:
 
 
 def _failed(blank: Measurement, why: str) -> Measurement:
-    return Measurement(blank.name, blank.method, blank.nodes, blank.options, failure=why)
+    return replace(blank, failure=why)
 
 
 def _lines(path: str) -> list[str]:

@@ -92,6 +92,14 @@ def test_a_measurement_is_a_process_of_its_own(tmp_path: Path, monkeypatch: pyte
     assert absent.failure == "m-phate is not installed; make oracle installs it"
 
 
+def test_what_a_method_measured_of_itself_comes_along() -> None:
+    blank = measure.Measurement("x", "live", 10, {})
+    said = 'some chatter\n{"wall_s": 1, "cpu_s": 2, "peak_bytes": 3, "series": {"cpu_s": [0.5]}}\n'
+    run = measure.read_measurement(blank, said, Path("x.npy"))
+    assert (run.wall_s, run.cpu_s, run.peak_bytes, run.picture) == (1, 2, 3, "x.npy")
+    assert run.series == {"cpu_s": [0.5]}
+
+
 def test_growth_is_the_slope_on_logarithmic_axes(monkeypatch: pytest.MonkeyPatch) -> None:
     def fit(nodes: int) -> tuple[measure.Measurement, int]:
         return measure.Measurement("x", "mmphate", nodes, {}, 1.0, 1e-6 * nodes**1.5, 1), nodes
