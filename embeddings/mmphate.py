@@ -99,7 +99,7 @@ class MMPHATE(BaseEstimator):
         n_landmark: int | None = 1000,
         n_pca: int | None = 100,
         solver: Literal["streaming", "phate", "exact"] = "streaming",
-        bandwidth: int | Literal["exact"] = 200,
+        bandwidth: int | Literal["exact"] = 256,
         refine: int = 80,
         random_state: RandomState = None,
     ) -> None:

@@ -15,6 +15,8 @@ from sklearn.exceptions import NotFittedError
 
 import hiddenscope as hs
 from hiddenscope.embeddings.agreement import procrustes_correlation
+from hiddenscope.embeddings.bandwidth import SAMPLED_ROWS
+from hiddenscope.embeddings.refinement import EPOCHS
 from hiddenscope.experiments.datasets.digits import digits_split
 from hiddenscope.experiments.datasets.hidden_states import train_lstm
 
@@ -188,3 +190,8 @@ def test_too_few_slices_are_said_and_one_sample_is_refused() -> None:
         streaming().fit(rng.normal(size=(3, 4, 5, 6)))
     with pytest.raises(ValueError, match="at least 2 samples, got 1"):
         streaming().fit(rng.normal(size=(3, 4, 5, 1)))
+
+
+def test_defaults_are_those_of_the_stages() -> None:
+    assert hs.MMPHATE().bandwidth == SAMPLED_ROWS
+    assert hs.MMPHATE().refine == EPOCHS
