@@ -49,8 +49,9 @@ def associate(
     """Rank correlation of two curves over the same epochs, its significance, and the lag at which it is strongest.
 
     The test holds for curves that wander about a level: of unrelated ones, 5 to 10 in 100 get a p-value of 0.05 or
-    less (30 to 45 with the usual test), 10 to 15 at the best lag, since a shifted curve has a seam and the curve has none. Two curves that both drift during the whole training are related by that alone, and get
-    small p-values. ``difference=True`` asks whether they rise and fall in the same epochs, and holds for those too.
+    less (30 to 45 with the usual test), and 10 to 15 at the best lag, since a shifted curve has a seam and the curve
+    itself has none. Two curves that both drift during the whole training are related by that alone, and get small
+    p-values. ``difference=True`` asks whether they rise and fall in the same epochs, and holds for those too.
 
     Args:
         one: shape (epoch,), such as a mean entropy; NaN where unknown.

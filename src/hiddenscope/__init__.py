@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, Any
 from hiddenscope._version import __version__
 
 if TYPE_CHECKING:
+    from hiddenscope.analyses.association import associate, associate_with_metrics
+    from hiddenscope.analyses.bootstrap import bootstrap_over_samples
+    from hiddenscope.analyses.clusters import cluster_units
     from hiddenscope.analyses.entropy import inter_step_entropy, intra_step_entropy
+    from hiddenscope.analyses.flow import epoch_change, flow_alignment, flow_expansion
     from hiddenscope.callbacks.monitor import HiddenStateMonitor
     from hiddenscope.callbacks.session import RecordingWarning, record
     from hiddenscope.dashboard import plot as plot
@@ -49,9 +53,16 @@ _HOMES = {
     "RunNotFoundError": "hiddenscope.errors",
     "as_embedding": "hiddenscope.trace",
     "as_trace": "hiddenscope.trace",
+    "associate": "hiddenscope.analyses.association",
+    "associate_with_metrics": "hiddenscope.analyses.association",
+    "bootstrap_over_samples": "hiddenscope.analyses.bootstrap",
+    "cluster_units": "hiddenscope.analyses.clusters",
     "distance_rank_correlation": "hiddenscope.embeddings.fidelity",
     "embed": "hiddenscope.embeddings.baselines",
+    "epoch_change": "hiddenscope.analyses.flow",
     "find_runs": "hiddenscope.run",
+    "flow_alignment": "hiddenscope.analyses.flow",
+    "flow_expansion": "hiddenscope.analyses.flow",
     "import_trace": "hiddenscope.importing",
     "inter_step_entropy": "hiddenscope.analyses.entropy",
     "intra_step_entropy": "hiddenscope.analyses.entropy",
