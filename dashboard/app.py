@@ -17,6 +17,7 @@ from hiddenscope.dashboard.figures.template import message
 from hiddenscope.dashboard.library import Library, View, alive
 from hiddenscope.dashboard.safety import protect
 from hiddenscope.dashboard.supervisor import Supervisor
+from hiddenscope.dashboard.units import unit_table
 from hiddenscope.errors import HiddenscopeError
 from hiddenscope.run import RunInfo
 
@@ -72,6 +73,8 @@ def _bring_news(app: Dash, library: Library, supervisor: Supervisor | None) -> N
             "status": Output("status", "children"),
             "notice": Output("notice", "children"),
             "note": Output("picture-note", "children"),
+            "units": Output("unit-table", "rowData"),
+            "units_style": Output("unit-card", "style"),
             "empty": Output("empty", "children"),
             "empty_style": Output("empty", "style"),
             "views_style": Output("views", "style"),
@@ -136,6 +139,10 @@ def _bring_news(app: Dash, library: Library, supervisor: Supervisor | None) -> N
         news["status"] = _status(view, words.working(entry, view.layer, time.time()))
         news["notice"] = _notice(view, entry, supervisor)
         curves_at = [run, view.layer, view.version, view.result_version, log, dark]
+        units_at = [run, view.layer, view.result_version]
+        if seen.get("units") != units_at:
+            rows = [] if view.result is None else unit_rows(view)
+            news |= {"units": rows, "units_style": SHOWN if rows else HIDDEN}
         picture_at = [run, view.layer, view.result_version, color, dimensions, dark]
         if seen.get("curves") != curves_at:
             news["curves"] = curves_figure(view, log=log, dark=dark)
@@ -145,6 +152,7 @@ def _bring_news(app: Dash, library: Library, supervisor: Supervisor | None) -> N
             news["picture"] = figure.to_dict()
             news["note"] = _note(view, (figure.layout.meta or {}).get("note", ""))
         told = {"runs": listed, "layers": list(view.layers), "curves": curves_at, "picture": picture_at}
+        told["units"] = units_at
         if told != seen:
             news["seen"] = told
             news |= {"empty_style": HIDDEN, "views_style": GRID, "transport_style": SHOWN}
@@ -177,6 +185,14 @@ def curves_figure(view: View, *, log: bool, dark: bool) -> dict[str, Any]:
     metrics: pd.DataFrame = view.metrics
     figure: dict[str, Any] = figures.curves(metrics, intra, inter, log=log, dark=dark).to_dict()
     return figure
+
+
+def unit_rows(view: View) -> list[dict[str, Any]]:
+    """The rows of the table of units; numbers that are not known are None."""
+    assert view.result is not None
+    table = unit_table(view.result, view.class_names)
+    rows = table.astype(object).where(table.notna(), None).to_dict("records")
+    return [{str(name): value for name, value in row.items()} for row in rows]
 
 
 def _connect_browser(app: Dash) -> None:
@@ -220,6 +236,14 @@ def _connect_browser(app: Dash) -> None:
         State("units", "data"),
         prevent_initial_call=True,
     )
+    browser(
+        "tableToUnits",
+        Output("units", "data", **again),
+        Input("unit-table", "selectedRows"),
+        State("units", "data"),
+        prevent_initial_call=True,
+    )
+    browser("unitsToTable", Output("unit-table", "selectedRows"), Input("units", "data"), prevent_initial_call=True)
     browser(
         "theme",
         Output("dark", "data"),
@@ -302,6 +326,7 @@ def _empty(children: list[Any]) -> dict[str, Any]:
         "empty_style": SHOWN,
         "views_style": HIDDEN,
         "transport_style": HIDDEN,
+        "units_style": HIDDEN,
         "status": "",
         "notice": [],
     }

@@ -6,6 +6,7 @@ from typing import Any
 
 import dash_mantine_components as dmc
 from dash import dcc, html
+from dash_ag_grid import AgGrid
 
 from hiddenscope.dashboard.figures.template import FONT
 
@@ -75,6 +76,7 @@ def page(*, icon: str) -> Any:
                             _transport(),
                         ],
                     ),
+                    _units(),
                 ],
             ),
         ],
@@ -183,6 +185,36 @@ def _transport() -> html.Div:
             ),
         ],
     )
+
+
+def _units() -> html.Section:
+    number = {"type": "rightAligned", "filter": "agNumberColumnFilter"}
+    two = {"function": "params.value === null ? '' : d3.format('.2f')(params.value)"}
+    columns = [
+        {"field": "unit", "filter": True, "comparator": {"function": "Number(valueA) - Number(valueB) || 0"}},
+        {"field": "entropy", "headerName": "inter-step entropy (nats)", "valueFormatter": two, **number},
+        {"field": "change", "headerName": "change since the first epoch", "valueFormatter": two, **number},
+        {"field": "travel", "headerName": "travel over epochs", "valueFormatter": two, **number},
+        {"field": "class", "headerName": "most active class", "filter": True},
+        {
+            "field": "share",
+            "headerName": "at this share of steps",
+            "valueFormatter": {"function": "params.value === null ? '' : d3.format('.0%')(params.value)"},
+            **number,
+        },
+    ]
+    grid = AgGrid(
+        id="unit-table",
+        columnDefs=columns,
+        rowData=[],
+        getRowId="params.data.unit",
+        defaultColDef={"sortable": True, "resizable": True, "flex": 1, "minWidth": 110},
+        dashGridOptions={"rowSelection": {"mode": "multiRow", "enableClickSelection": True}, "rowHeight": 30},
+        style={"height": 420, "width": "100%"},
+    )
+    hint = html.Span("pick some to see them in both views", className="crumb")
+    head = html.Div([html.H2("Units"), hint], className="card-head")
+    return html.Section([head, grid], id="unit-card", className="card", style={"display": "none"})
 
 
 def _select(name: str, label: str, width: int, **options: Any) -> dmc.Select:

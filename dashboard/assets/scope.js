@@ -275,12 +275,22 @@
         return unit === undefined ? window.dash_clientside.no_update : toggled(units, unit);
       },
 
+      /* the table of units and the chosen units follow each other */
+      tableToUnits: function (rows, units) {
+        if (!Array.isArray(rows)) return window.dash_clientside.no_update;
+        const chosen = rows.map((row) => String(row.unit)).slice(-UNIT_COLORS.length);
+        const same = chosen.length === (units || []).length && chosen.every((unit) => units.map(String).includes(unit));
+        return same ? window.dash_clientside.no_update : chosen;
+      },
+      unitsToTable: (units) => ({ ids: (units || []).map(String) }),
+
       /* light or dark: the address first, then the reader's last choice, then the system's */
       theme: function (clicks, dark) {
         const stored = window.localStorage.getItem("hiddenscope-theme");
         const asked = new URLSearchParams(window.location.search).get("theme");
         if (!clicks) dark = (asked || stored || (window.matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
         else { dark = !dark; window.localStorage.setItem("hiddenscope-theme", dark ? "dark" : "light"); }
+        document.documentElement.dataset.agThemeMode = dark ? "dark" : "light";
         return [dark, dark ? "dark" : "light"];
       },
 

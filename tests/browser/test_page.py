@@ -294,6 +294,16 @@ def test_a_point_picked_in_the_picture_brings_its_unit_forward(page, address):
     page.wait_for_function(f"() => ({TRACES})().length === 1")
 
 
+def test_a_unit_picked_in_the_table_is_brought_forward_and_the_table_follows_the_views(page, address):
+    open_view(page, address)
+    page.locator("#unit-table .ag-row[row-id='4'] .ag-cell").nth(1).click()
+    page.wait_for_function(f"() => ({TRACES})().some(trace => trace.name === 'unit 4')")
+    assert page.locator("#unit-table .ag-row[role=row][row-id]").count() >= UNITS
+    page.evaluate("() => dash_clientside.set_props('units', {data: ['2']})")
+    page.wait_for_selector("#unit-table .ag-row-selected[row-id='2']")
+    page.wait_for_function(f"() => !({TRACES})().some(trace => trace.name === 'unit 4')")
+
+
 def test_the_theme_is_kept_and_both_appearances_are_drawn_in_their_own_colors(page, address):
     open_view(page, address)
     color = "() => document.querySelector('#curves .js-plotly-plot')._fullLayout.font.color"

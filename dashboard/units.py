@@ -1,0 +1,41 @@
+"""What is known of each unit, as one table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+
+def unit_table(result: xr.Dataset, class_names: Sequence[str] | None = None) -> pd.DataFrame:
+    """One row per unit, of a stored picture.
+
+    Columns: ``unit``; ``entropy``, its inter-step entropy in the newest epoch, in nats; ``change``, how much that is
+    above its first; ``travel``, how far it moved from epoch to epoch in the embedding, summed over epochs and averaged
+    over steps, in standard deviations of the whole picture; ``class``, the class that it answers to at most steps of
+    the newest epoch, and ``share``, at how many of them.
+
+    Args:
+        result: as `Painter.paint` makes it.
+        class_names: the names of the class codes; None leaves ``class`` and ``share`` out.
+    """
+    entropy = result["inter_step_entropy"].transpose("unit", "epoch").values.astype(float)
+    points = result["embedding"].transpose("epoch", "step", "unit", "component").values.astype(float)
+    spread = float(np.sqrt(np.nanmean(np.nanvar(points, axis=(0, 1, 2))))) if np.isfinite(points).any() else 1.0
+    moves = np.linalg.norm(np.diff(points, axis=0), axis=-1)
+    rows = pd.DataFrame(
+        {
+            "unit": [str(label) for label in result["unit"].values],
+            "entropy": entropy[:, -1],
+            "change": entropy[:, -1] - entropy[:, 0],
+            "travel": np.nansum(moves, axis=0).sum(axis=0) / points.shape[1] / (spread or 1.0),
+        }
+    )
+    if class_names is not None:
+        codes = result["most_active_class"].isel(epoch=-1).transpose("step", "unit").values
+        counts = np.stack([(codes == code).sum(axis=0) for code in range(len(class_names))])
+        rows["class"] = [str(class_names[best]) for best in counts.argmax(axis=0)]
+        rows["share"] = counts.max(axis=0) / codes.shape[0]
+    return rows
