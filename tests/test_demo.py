@@ -98,6 +98,7 @@ def test_the_demo_trains_shows_and_ends_by_itself(tmp_path: Path) -> None:
     assert run.epochs.tolist() == [-1, 0, 1]
     assert run.status == "finished"
     assert run.layers == ("lstm",)
+    assert run.label_names == tuple("0123456789")
     assert run.trace("lstm").sizes == {"epoch": 3, "step": 8, "unit": 30, "sample": 40}
     assert float(run.metrics()["val_accuracy"].iloc[-1]) == pytest.approx(float(accuracy[1]), abs=6e-4)
     picture = Path(re.search(r"Picture: (.+)", out)[1])  # type: ignore[index]
