@@ -74,7 +74,7 @@ class LiveSettings:
     gamma: float = 0.0
     n_landmark: int = 1000
     refine: bool = True
-    max_slices: int | None = 1500
+    max_slices: int | None = 1000
     seed: int = 0
 
 

@@ -6,7 +6,7 @@ distances that the units of a slice have in activation space, and back to the an
 from the old ones (damped Jacobi), never in place, so the picture has the same bits whatever the number of threads.
 
 Ours. Attraction and repulsion are those of UMAP (McInnes et al. 2018); what is drawn at random to repel is shared by
-`_BLOCK` neighboring nodes, which turns repulsion into vector code and makes 128 draws cheaper than 10 apart.
+`_BLOCK` neighboring nodes, which turns repulsion into vector code and makes 256 draws cheaper than 20 apart.
 """
 
 from __future__ import annotations
@@ -38,7 +38,11 @@ STRESS = 1.0
 _MATES = 32
 _NEAREST_MATES = 2
 _BLOCK = 128
-_DRAWS = 128
+DRAWS = 256
+"""Slices drawn at random to repel each block of nodes: more of them, less noise, better neighborhoods."""
+
+DRAWS_WHEN_MANY = 128
+MANY_NODES = 200_000
 _ROWS_PER_TASK = 1024
 _SLICES_PER_TASK = 512
 
@@ -155,10 +159,11 @@ def refine(
     new = np.empty_like(old)
     counts = np.diff(rows.offsets)
     tasks = [(unit, *part) for unit in range(rows.n_units) for part in ranges(int(counts[unit]), _ROWS_PER_TASK)]
+    draws = DRAWS if len(anchors) <= MANY_NODES else DRAWS_WHEN_MANY
     for epoch in range(epochs):
         key = np.uint64(seed * 1_000_003 + epoch)
         step = np.float32(rate * (1 - epoch / epochs))
-        _move_all(rows, edges, mates, tasks, key, step, home, old, new)
+        _move_all(rows, edges, mates, tasks, draws, key, step, home, old, new)
         old, new = new, old
     return np.asarray(old[:, :components] / scale + center, np.float32)
 
@@ -168,6 +173,7 @@ def _move_all(
     edges: Edges,
     mates: SliceMates,
     tasks: list[tuple[int, int, int]],
+    draws: int,
     key: np.uint64,
     step: np.float32,
     home: Float32Array,
@@ -178,7 +184,7 @@ def _move_all(
         unit, start, stop = task
         first, last = int(rows.offsets[unit]), int(rows.offsets[unit + 1])
         _move(old, new, home, edges.starts, edges.neighbors, mates.mates, mates.distances,
-              first, last - first, first + start, first + stop, key, step)  # fmt: skip
+              first, last - first, first + start, first + stop, draws, key, step)  # fmt: skip
 
     run_blocks(move, tasks)
 
@@ -327,9 +333,9 @@ def _slice_forces(xs, ys, zs, wanted, x, y, z, stress):  # type: ignore[no-untyp
 
 
 @compiled
-def _move(old, new, home, starts, neighbors, mates, distances, first, count, begin, end, key, step):  # type: ignore[no-untyped-def]
+def _move(old, new, home, starts, neighbors, mates, distances, first, count, begin, end, draws, key, step):  # type: ignore[no-untyped-def]
     """Move rows ``begin`` to ``end`` of the unit that owns ``count`` rows from ``first`` on."""
-    xs, ys, zs = np.empty(_DRAWS, np.float32), np.empty(_DRAWS, np.float32), np.empty(_DRAWS, np.float32)
+    xs, ys, zs = np.empty(draws, np.float32), np.empty(draws, np.float32), np.empty(draws, np.float32)
     most = mates.shape[1]
     for i in range(begin, end):
         most = max(most, starts[i + 1] - starts[i])
@@ -338,7 +344,7 @@ def _move(old, new, home, starts, neighbors, mates, distances, first, count, beg
     stress = np.float32(STRESS) / np.float32(max(n_mates, 1))
     anchor = np.float32(ANCHOR)
     for start in range(begin, end, _BLOCK):
-        for draw in range(_DRAWS):
+        for draw in range(draws):
             counter = (np.uint64(start) << np.uint64(12)) + np.uint64(draw) + (key << np.uint64(44))
             drawn = old[first + np.int64(_scrambled(counter) % np.uint64(count))]
             xs[draw], ys[draw], zs[draw] = drawn[0], drawn[1], drawn[2]
@@ -347,7 +353,7 @@ def _move(old, new, home, starts, neighbors, mates, distances, first, count, beg
             degree = starts[i + 1] - starts[i]
             _gather(old, neighbors[starts[i] : starts[i + 1]], gx, gy, gz)
             ax, ay, az, pulls = _attraction(gx[:degree], gy[:degree], gz[:degree], x, y, z)
-            push = np.float32(REPULSION) * np.float32(degree) / np.float32(_DRAWS)
+            push = np.float32(REPULSION) * np.float32(degree) / np.float32(draws)
             rx, ry, rz = _repulsion(xs, ys, zs, x, y, z)
             _gather(old, mates[i], gx, gy, gz)
             sx, sy, sz, holds = _slice_forces(gx[:n_mates], gy[:n_mates], gz[:n_mates], distances[i], x, y, z, stress)
