@@ -186,7 +186,7 @@ def compare(model: str, data: TensorDataset, *, pairs: int, epochs: int) -> Cost
             clocks = {
                 monitored: train(data, folder / str(pair), epochs=epochs, monitored=monitored) for monitored in order
             }
-            # The epoch that follows an epoch holds the recording of both; closing the run is part of the last one.
+
             seconds = {monitored: (c.wall[-1] - c.wall[0], c.cpu[-1] - c.cpu[0]) for monitored, c in clocks.items()}
             wall.append(seconds[True][0] / seconds[False][0])
             cpu.append(seconds[True][1] / seconds[False][1])

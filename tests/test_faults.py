@@ -285,16 +285,14 @@ def test_two_writers_on_one_run_are_refused_before_training(tmp_path: Path) -> N
     probe = torch.zeros(2, STEPS, 3)
     network = Classifier()
     program = (
-        "import sys, torch; from training_examples import Classifier; from hiddenscope import record\n"
-        f"with record(Classifier(), torch.zeros(2, {STEPS}, 3), sys.argv[1]) as recorder:\n"
+        "import sys, torch; from hiddenscope import record\n"
+        f"with record(torch.nn.GRU(3, 2), torch.zeros({STEPS}, 2, 3), sys.argv[1]) as recorder:\n"
         "    recorder.snapshot(-1); print('writing', flush=True); sys.stdin.read()"
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     other = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", program, str(tmp_path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env=environment,
     )
     with other:
         assert other.stdout is not None
