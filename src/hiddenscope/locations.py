@@ -19,6 +19,8 @@ from hiddenscope.locks import WriterLock, is_held, written_here
 
 BRANCH = "main"
 _MANIFEST_EPOCHS = 256  # a commit rewrites one manifest of at most so many epochs, however long the run
+# Icechunk keeps what it has read and written, by default gigabytes of it; a training must not grow with its epochs.
+_CACHES = icechunk.CachingConfig(num_snapshot_nodes=2_000, num_chunk_refs=50_000, num_transaction_changes=2_000)
 _memory: dict[str, icechunk.Storage] = {}
 _memory_locks: set[str] = set()
 
@@ -107,7 +109,7 @@ def open_repository(location: Location) -> icechunk.Repository | None:
     with readable(location):
         if storage is None or not icechunk.Repository.exists(storage):
             return None
-        return icechunk.Repository.open(storage)
+        return icechunk.Repository.open(storage, icechunk.RepositoryConfig(caching=_CACHES))
 
 
 def create_repository(location: Location) -> icechunk.Repository:
@@ -123,9 +125,10 @@ def create_repository(location: Location) -> icechunk.Repository:
     storage = _storage(location)
     assert storage is not None
     config = icechunk.RepositoryConfig(manifest=icechunk.ManifestConfig(splitting=splitting))
-    repository = icechunk.Repository.create(storage, config=config)
-    repository.save_config()
-    return repository
+    icechunk.Repository.create(storage, config=config).save_config()
+    created = open_repository(location)
+    assert created is not None
+    return created
 
 
 def version_of(repository: icechunk.Repository) -> str:
