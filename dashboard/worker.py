@@ -53,8 +53,8 @@ class Worker:
         for info in find_runs(self.logdir):
             if self.stopped():
                 return False
-            if info.epoch_count and self._wanting(info):
-                return self._serve(info)
+            if info.epoch_count and any(self._wanted(info, layer) for layer in info.layers) and self._serve(info):
+                return True
         return False
 
     def close(self) -> None:
@@ -63,29 +63,29 @@ class Worker:
             store.close()
         self._stores.clear()
 
-    def _wanting(self, info: RunInfo) -> bool:
-        now = time.monotonic()
-        keys = [(info.path, layer) for layer in info.layers]
-        stamp = _stamp(info.version, info.status)
-        return any(self._done.get(key) != stamp and now - self._failed.get(key, -RETRY) >= RETRY for key in keys)
+    def _wanted(self, info: RunInfo, layer: str) -> bool:
+        """Whether a layer has news, and has not just failed."""
+        key = (info.path, layer)
+        waited = time.monotonic() - self._failed.get(key, -RETRY)
+        return self._done.get(key) != _stamp(info.version, info.status) and waited >= RETRY
 
     def _serve(self, info: RunInfo) -> bool:
         """Make the first missing picture of a run; True if one was made or tried."""
         folder = Path(info.path)
         layer = ""
+        training = info.status == "training"
         try:
             run = self._runs.get(info.path) or self._runs.setdefault(info.path, _open(info))
             run.refresh()
-            store = self._store(run)
-            stamp = _stamp(run.version, info.status)
-            for layer in run.layers:
-                if self._done.get((run.path, layer)) == stamp:
-                    continue
-                if not _is_current(run, layer, training=info.status == "training"):
-                    self._embed(run, layer, store, training=info.status == "training")
-                    self._done[run.path, layer] = stamp
+            for layer in filter(lambda name: self._wanted(info, name), run.layers):
+                missing = not _is_current(run, layer, training=training)
+                if missing:
+                    self._embed(run, layer, training=training)
+                self._done[run.path, layer] = _stamp(run.version, info.status)
+                if missing:
                     return True
-                self._done[run.path, layer] = stamp
+            if not training:
+                self._put_away(info.path)
         except RunLockedError:
             # Another dashboard makes the pictures of this run; its journal says so, ours stays silent.
             self._failed.update({(info.path, name): time.monotonic() for name in info.layers})
@@ -95,16 +95,25 @@ class Worker:
             return True
         return False
 
-    def _embed(self, run: Run, layer: str, store: ResultStore, *, training: bool) -> None:
+    def _embed(self, run: Run, layer: str, *, training: bool) -> None:
         folder = Path(run.path)
+        store = self._store(run)
         self._say(folder, Entry("embedding", layer=layer, epoch=float(run.epochs[-1])))
         painter = self._painters.pop((run.path, layer), None) or Painter()
         dataset = painter.paint(run, layer, training=training)
         store.put(layer, METHOD, parameters(), dataset)
         if training:
             self._painters[run.path, layer] = painter
+        else:
+            self._put_away(run.path)
         self._failed.pop((run.path, layer), None)
         self._say(folder, Entry("idle", layer=layer, epoch=float(run.epochs[-1]), note=str(dataset.attrs["note"])))
+
+    def _put_away(self, path: str) -> None:
+        """Forget a run that has ended, and let others write its results."""
+        self._runs.pop(path, None)
+        if path in self._stores:
+            self._stores.pop(path).close()
 
     def _store(self, run: Run) -> ResultStore:
         if run.path not in self._stores:

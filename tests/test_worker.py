@@ -241,6 +241,26 @@ def test_a_failure_is_told_with_advice_and_the_other_runs_go_on(tmp_path, monkey
     assert open_run(tmp_path / "good").results.get("lstm", "mmphate") is not None
 
 
+def test_a_layer_that_fails_does_not_keep_the_next_from_its_picture(tmp_path, monkeypatch):
+    record(tmp_path, range(-1, 1), ("lstm", "gru"))
+    real = Painter.paint
+
+    def failing(self, run, layer, **options):
+        if layer == "lstm":
+            raise ValueError("no picture of this one")
+        return real(self, run, layer, **options)
+
+    monkeypatch.setattr(Painter, "paint", failing)
+    worker = Worker(tmp_path)
+    assert worker.turn()
+    assert worker.turn()
+    assert not worker.turn()
+    assert open_run(tmp_path).results.get("gru", "mmphate") is not None
+    with ResultStore.open(tmp_path / "hiddenscope", writable=True):
+        pass  # the run has ended and its picture is made, so another may write
+    worker.close()
+
+
 def test_a_journal_that_makes_no_sense_is_no_journal(tmp_path):
     assert journal.read(tmp_path) is None
     for text in ("", "[]", "{}", '{"state": 3}', "\x00" * 50, '{"state": "idle", "pid": "x"}', "[" * 10_000):

@@ -65,7 +65,7 @@ class Witness:
 
 def _is_foreign(url: str) -> bool:
     parts = urlsplit(url)
-    return parts.scheme not in ("data", "blob") and parts.hostname != "127.0.0.1"
+    return parts.scheme not in ("about", "blob", "data") and parts.hostname != "127.0.0.1"
 
 
 @pytest.fixture

@@ -56,6 +56,7 @@ def test_the_tab_shows_a_run_as_it_grows_in_the_page_of_tensorboard(page, tmp_pa
             assert page.locator("#curve-cursor").is_visible()
             assert page.input_value("#run") == "version_0"
         finally:
+            page.goto("about:blank")  # it would miss the server
             server.terminate()
             server.wait(timeout=30)
             assert server.stderr is not None
