@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -308,3 +309,16 @@ def test_a_model_with_a_memory_keeps_its_own(tmp_path: Path) -> None:
     assert trained[0].memory is not None
     assert trained[1].memory is not None
     assert torch.equal(trained[0].memory, trained[1].memory)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_benchmark_runs_at_toy_size(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(HERE.parent)
+    from benchmarks.recording import main
+
+    assert main(["--quick"]) == 0
+    printed = capsys.readouterr().out
+    results = json.loads(printed[printed.index("{") :])
+    assert results["cost"][0]["disk_bytes"] >= results["cost"][0]["recorded_bytes"] > 0
+    assert len(results["memory_mb"]) == 10
