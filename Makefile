@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 DEMO ?=
 RUN ?= .demo
+# Processes that share the test suite.
+WORKERS ?= 2
 # Small recurrent networks train several times faster on one thread; see docs/recording.md.
 export OMP_NUM_THREADS ?= 1
 
@@ -32,7 +34,7 @@ $(VENV)/.ready-demo: setup.cfg constraints.txt pyproject.toml | $(BIN)/python
 
 $(VENV)/.ready-test: $(VENV)/.ready-demo
 	@echo "Installing what the tests need (once) ..."
-	@$(PIP) --editable '.[data,baselines,pictures,test]'
+	@$(PIP) --editable '.[data,files,baselines,pictures,test]'
 	@touch $@
 
 $(VENV)/.ready-docs: $(VENV)/.ready-demo
@@ -52,7 +54,7 @@ chromium:
 	  || echo "No Chromium here, and none could be installed: the browser tests will be skipped." >&2; }
 
 test: $(VENV)/.ready-test chromium ## the test suite, browser tests included
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 test-all: $(VENV)/.ready-test chromium ## also the slow tests, and the GPU's where there is one
 	@$(BIN)/python -m pytest -m 'not oracle' --timeout 3600

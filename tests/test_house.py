@@ -66,7 +66,9 @@ def imports_of(module: str) -> Iterator[str]:
 
 def loaded_by(statement: str) -> set[str]:
     """Top-level names in ``sys.modules`` after a statement in a fresh interpreter."""
-    program = f"{statement}\nimport json, sys\nprint(json.dumps(sorted({{name.split('.')[0] for name in sys.modules}})))"
+    program = (
+        f"{statement}\nimport json, sys\nprint(json.dumps(sorted({{name.split('.')[0] for name in sys.modules}})))"
+    )
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=True)
     return set(json.loads(done.stdout.splitlines()[-1]))
 
