@@ -261,7 +261,7 @@ class HiddenStateMonitor(pl.Callback):
         if self._session is None or not self.dashboard:
             return
         try:
-            self._page = PageProcess(logdir, port=free_port())
+            self._page = PageProcess(logdir, port=free_port(), stay=self.dashboard == "stay")
         except OSError as error:
             if self.strict:
                 raise

@@ -15,16 +15,23 @@ _TRIES = 100
 
 
 class PageProcess:
-    """``hiddenscope dashboard`` in a process group of its own, so that Ctrl-C in the training does not reach it."""
+    """``hiddenscope dashboard`` in a process group of its own, so that Ctrl-C in the training does not reach it.
 
-    def __init__(self, logdir: str, *, port: int) -> None:
+    Args:
+        logdir: the folder of runs that the page shows.
+        port: where it serves.
+        stay: let the page outlive this process. Otherwise it ends with it, however that ends: the page waits for the
+            end of its standard input, whose other end is held here.
+    """
+
+    def __init__(self, logdir: str, *, port: int, stay: bool = False) -> None:
         self.port = port
         self.address = f"http://127.0.0.1:{port}"
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed by stop
         command = [sys.executable, "-m", "hiddenscope", "dashboard", logdir, "--port", str(port)]
         self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
+            command if stay else [*command, "--until-input-ends"],
+            stdin=subprocess.DEVNULL if stay else subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=self._errors,
             start_new_session=True,
@@ -59,6 +66,8 @@ class PageProcess:
                     os.killpg(self.pid, signal.SIGKILL)
             self._process.kill()
             self._process.wait(patience)
+        if self._process.stdin is not None:
+            self._process.stdin.close()
         self._errors.close()
 
 

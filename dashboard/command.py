@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 import errno
 import logging
+import signal
 import socket
+import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to serve on (%(default)s)")
     parser.add_argument("--token", help="what viewers must give; needed when others can reach --host")
     parser.add_argument("--no-worker", action="store_true", help="show what is stored, compute nothing")
+    parser.add_argument(
+        "--until-input-ends", action="store_true", help="end with standard input, that is with whoever started this"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -43,6 +49,8 @@ def run(args: argparse.Namespace) -> int:
     print(f"hiddenscope dashboard: http://{_address(listener)}  (runs below {logdir}; Ctrl-C ends it)", flush=True)
     if supervisor is not None:
         supervisor.start()
+    if args.until_input_ends:
+        threading.Thread(target=_interrupt_at_the_end_of_input, daemon=True).start()
     try:
         server.run()
     except KeyboardInterrupt:
@@ -52,6 +60,12 @@ def run(args: argparse.Namespace) -> int:
         if supervisor is not None:
             supervisor.stop()
     return 0
+
+
+def _interrupt_at_the_end_of_input() -> None:
+    while sys.stdin.buffer.read(4096):
+        pass
+    signal.raise_signal(signal.SIGINT)
 
 
 def serve(app: Dash, listener: socket.socket) -> Any:

@@ -14,6 +14,7 @@ import xarray as xr
 
 from hiddenscope.dashboard.figures.decimate import evenly
 from hiddenscope.run import Run
+from hiddenscope.trace import TRACE_DIMS
 
 METHOD = "mmphate"
 ANEW_NODES = 20_000
@@ -162,6 +163,22 @@ class Painter:
 
     def _remember(self, run: Run, layer: str) -> None:
         self._epochs, self._mark = run.epochs, fingerprint(run, layer)
+
+
+def rehearse() -> None:
+    """Make a picture of nothing, so that all that is compiled on first use is compiled before it is wanted."""
+    from hiddenscope.analyses.entropy import inter_step_entropy, intra_step_entropy
+    from hiddenscope.embeddings.mmphate import MMPHATE
+
+    noise = np.random.default_rng(0).normal(size=(4, 16, FIDELITY_NEIGHBORS, 8)).astype(np.float32)
+    trace = xr.DataArray(noise, dims=TRACE_DIMS, coords={"epoch": np.arange(4.0)})
+    estimator = MMPHATE(**parameters())
+    embedding = _named(estimator.fit(trace[:3]).embedding_)
+    intra_step_entropy(embedding)
+    inter_step_entropy(embedding)
+    _fidelity(trace[:3], embedding)
+    if hasattr(estimator, "partial_fit"):
+        estimator.partial_fit(trace[3:])
 
 
 def picture(run: Run, layer: str) -> xr.Dataset:

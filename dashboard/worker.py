@@ -139,12 +139,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     threading.Thread(target=_wait_for_the_end, args=(ended,), daemon=True).start()
     worker = Worker(args.logdir, dashboard=args.dashboard, stopped=ended.is_set)
     try:
+        if not worker.turn():
+            get_ready()
         while not ended.is_set():
             if not worker.turn():
                 ended.wait(PAUSE)
     finally:
         worker.close()
     return 0
+
+
+def get_ready() -> None:
+    """Compile what the first picture needs, while there is nothing else to do: a quarter of a minute, once ever."""
+    from hiddenscope.dashboard.picture import rehearse
+
+    rehearse()
 
 
 def _wait_for_the_end(ended: threading.Event) -> None:

@@ -29,7 +29,7 @@ def test_the_code_in_the_readme_runs_as_it_stands(
     monkeypatch.chdir(tmp_path)
     seed_everything(0)
     data, _ = loaders()
-    names = {"model": Classifier(), "data": data, "probe_batch": next(iter(data))}
+    names = {"model": Classifier(units=24), "data": data, "probe_batch": next(iter(data))}
     exec(compile(code("train"), "README, train", "exec"), names)
     assert "http://127.0.0.1:" in capsys.readouterr().out
     exec(compile(code("read"), "README, read", "exec"), names)

@@ -46,7 +46,7 @@ def test_schedules_in_steps_leave_the_epochs_alone_and_the_other_way_round() -> 
 
 def test_log_spaced_epochs_are_four_for_each_doubling() -> None:
     completed = [epoch + 1 for epoch in due_epochs("log", 5000)]
-    assert completed == sorted({round(2 ** (k / 4)) for k in range(0, 4 * 13) if round(2 ** (k / 4)) <= 5000})
+    assert completed == sorted({round(2 ** (k / 4)) for k in range(4 * 13) if round(2 ** (k / 4)) <= 5000})
     assert due_epochs("log epochs", 100) == due_epochs("log", 100)
 
 

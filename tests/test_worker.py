@@ -13,7 +13,7 @@ import xarray as xr
 
 from hiddenscope.dashboard import journal
 from hiddenscope.dashboard.journal import Entry
-from hiddenscope.dashboard.picture import Painter, fingerprint, most_active_class, picture, thinned
+from hiddenscope.dashboard.picture import Painter, fingerprint, most_active_class, picture, rehearse, thinned
 from hiddenscope.dashboard.supervisor import Supervisor
 from hiddenscope.dashboard.worker import Worker
 from hiddenscope.description import LayerDescription, RunDescription, Snapshot
@@ -332,3 +332,29 @@ def test_thinning_never_asks_for_nothing(limit):
     stride, chosen = thinned({"epoch": 1, "step": 1, "unit": 300}, limit)
     assert len(range(1)[stride]) == 1
     assert len(chosen) == 1
+
+
+def compiled_functions():
+    """Every compiled function of the package that has been imported, and the argument types it was compiled for."""
+    return {
+        f"{name}.{attribute}": set(value.signatures)
+        for name, module in list(sys.modules.items())
+        if name.startswith("hiddenscope.") and module is not None
+        for attribute, value in vars(module).items()
+        if hasattr(value, "signatures") and hasattr(value, "py_func")
+    }
+
+
+def test_after_the_rehearsal_nothing_is_left_to_compile(tmp_path, monkeypatch):
+    rehearse()
+    before = compiled_functions()
+    assert before
+    monkeypatch.setattr("hiddenscope.dashboard.picture.ANEW_NODES", 100)
+    folder = record(tmp_path, range(-1, 4))
+    painter, run = Painter(), open_run(folder)
+    painter.paint(run, "lstm", training=True)
+    with SnapshotWriter.open(folder, describe(), resume_after=3.0) as writer:
+        writer.append(snapshot(4.0))
+    assert run.refresh()
+    assert painter.paint(run, "lstm", training=True).attrs["made_live"]
+    assert compiled_functions() == before
