@@ -170,7 +170,7 @@ def rehearse() -> None:
     from hiddenscope.analyses.entropy import inter_step_entropy, intra_step_entropy
     from hiddenscope.embeddings.mmphate import MMPHATE
 
-    noise = np.random.default_rng(0).normal(size=(4, 16, FIDELITY_NEIGHBORS, 8)).astype(np.float32)
+    noise = np.random.default_rng(0).normal(size=(4, 16, 2 * FIDELITY_NEIGHBORS + 2, 8)).astype(np.float32)
     trace = xr.DataArray(noise, dims=TRACE_DIMS, coords={"epoch": np.arange(4.0)})
     estimator = MMPHATE(**parameters())
     embedding = _named(estimator.fit(trace[:3]).embedding_)
