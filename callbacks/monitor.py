@@ -84,13 +84,14 @@ class HiddenStateMonitor(pl.Callback):
             module, or the data set of the probe.
         logdir: folder or address for the run; None takes the logger's. The run goes into ``hiddenscope`` below it.
         max_samples: most sequences drawn from a dataloader.
-        max_units, max_steps, max_mb: most units and steps of a layer, and most megabytes of all layers, per epoch;
-            what is beyond is sampled, reproducibly.
+        max_units: most units of a layer; of a larger one a seeded choice is recorded.
+        max_steps: most steps of a layer; of a longer one evenly spaced steps are recorded.
+        max_mb: most megabytes of all layers together, per epoch; units and steps are thinned until they fit.
         loop_steps: steps to make room for in cell loops that may run longer once the model is trained.
         dtype: ``"float32"`` or ``"float16"`` on disk.
         seed: of the sampling of sequences and units.
-        queue_size, max_wait: records that may wait for the disk, and seconds the training waits for room in that queue
-            before a record is given up.
+        queue_size: records that may wait for the disk.
+        max_wait: seconds that the training waits for room in that queue before a record is given up.
         strict: raise what goes wrong in the monitor, instead of warning and going on without it.
         verbose: print one line at the beginning: what is recorded, how much, where, and how to watch it.
         storage_options: for remote locations.

@@ -290,7 +290,9 @@ def record(
         label_names: names of classes 0, 1, …, when known.
         resume_after: go on with the run in ``logdir``, after this epoch; later ones are superseded.
         max_samples: most sequences drawn from a dataloader.
-        max_units, max_steps, max_mb: budget per epoch, see `Budget`.
+        max_units: most units of a layer, see `Budget`.
+        max_steps: most steps of a layer.
+        max_mb: most megabytes per epoch.
         loop_steps: steps to make room for in cell loops that may grow longer.
         dtype: ``"float32"`` or ``"float16"`` on disk.
         seed: of all choices made here.
