@@ -219,7 +219,7 @@ def _stretch(clouds: Clouds) -> tuple[Clouds, FloatArray]:
     """One matrix per cloud that evens out the spread of its principal axes, and the logarithm of its determinant."""
     n_clouds, n, n_components = clouds.shape
     if n < 5 * n_components:  # too few points to tell the axes of a law from the axes of a sample
-        return np.broadcast_to(np.eye(n_components), (n_clouds, n_components, n_components)), np.zeros(n_clouds)
+        return np.tile(np.eye(n_components), (n_clouds, 1, 1)), np.zeros(n_clouds)
     centered = clouds - clouds.mean(axis=1, keepdims=True)
     values, vectors = np.linalg.eigh(centered.transpose(0, 2, 1) @ centered)
     spread = np.sqrt(np.maximum(values, 0.0))

@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 import xarray as xr
+from numba.core.dispatcher import Dispatcher
 
 from hiddenscope.dashboard import journal
 from hiddenscope.dashboard.journal import Entry
@@ -341,7 +342,7 @@ def compiled_functions():
         for name, module in list(sys.modules.items())
         if name.startswith("hiddenscope.") and module is not None
         for attribute, value in vars(module).items()
-        if hasattr(value, "signatures") and hasattr(value, "py_func")
+        if isinstance(value, Dispatcher)
     }
 
 
