@@ -34,7 +34,7 @@ $(VENV)/.ready-demo: setup.cfg constraints.txt pyproject.toml | $(BIN)/python
 
 $(VENV)/.ready-test: $(VENV)/.ready-demo
 	@echo "Installing what the tests need (once) ..."
-	@$(PIP) --editable '.[data,files,baselines,pictures,test]'
+	@$(PIP) --editable '.[data,files,analyses,baselines,pictures,test]'
 	@touch $@
 
 $(VENV)/.ready-docs: $(VENV)/.ready-demo

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 import warnings
 from collections.abc import Mapping
@@ -117,7 +116,7 @@ class Painter:
             "made_live": live,
             "covers_epoch": float(epochs[-1]),
             "epoch_count": len(epochs),
-            "made_from": fingerprint(run, layer),
+            "made_from": run.fingerprint(layer),
             "computed_at": time.time(),
             "seconds": time.time() - began,
             "warnings": sorted({str(warning.message) for warning in caught if warning.category is UserWarning}),
@@ -134,7 +133,7 @@ class Painter:
             or not hasattr(self._estimator, "partial_fit")
             or sizes["epoch"] * sizes["step"] * sizes["unit"] <= ANEW_NODES
             or not 0 < covered < len(epochs)
-            or fingerprint(run, layer, count=covered) != self._mark
+            or run.fingerprint(layer, count=covered) != self._mark
         ):
             return False
         trace = run.trace(layer, epochs=epochs[covered:], steps=self._steps)
@@ -162,7 +161,7 @@ class Painter:
         return _fidelity(trace, estimator.embedding_)
 
     def _remember(self, run: Run, layer: str) -> None:
-        self._epochs, self._mark = run.epochs, fingerprint(run, layer)
+        self._epochs, self._mark = run.epochs, run.fingerprint(layer)
 
 
 def rehearse() -> None:
@@ -208,15 +207,6 @@ def most_active_class(trace: xr.DataArray) -> xr.DataArray:
     known = np.isfinite(means).any(axis=-1)
     best = np.where(np.isfinite(means), means, -np.inf).argmax(axis=-1)
     return nodes.copy(data=np.where(known, classes[best], -1).astype(np.int32))
-
-
-def fingerprint(run: Run, layer: str, *, count: int | None = None) -> str:
-    """Changes when the first ``count`` epochs (default: all) or the states of the last of them do; reads one epoch."""
-    epochs = run.epochs[:count]
-    digest = hashlib.sha256(epochs.tobytes())
-    if len(epochs):
-        digest.update(np.ascontiguousarray(run.trace(layer, epochs=epochs[-1]).values).tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _mean(values: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from hiddenscope.dashboard import journal
 from hiddenscope.dashboard.journal import Entry
-from hiddenscope.dashboard.picture import METHOD, Painter, fingerprint, parameters
+from hiddenscope.dashboard.picture import METHOD, Painter, parameters
 from hiddenscope.errors import HiddenscopeError, RunLockedError
 from hiddenscope.results import ResultStore
 from hiddenscope.run import Run, RunInfo, find_runs
@@ -183,7 +183,7 @@ def _is_current(run: Run, layer: str, *, training: bool) -> bool:
         return False
     if stored.attrs.get("made_live") and not training:
         return False
-    return bool(stored.attrs.get("made_from") == fingerprint(run, layer))
+    return bool(stored.attrs.get("made_from") == run.fingerprint(layer))
 
 
 def _one_line(error: BaseException) -> str:

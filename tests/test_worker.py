@@ -14,7 +14,7 @@ from numba.core.dispatcher import Dispatcher
 
 from hiddenscope.dashboard import journal
 from hiddenscope.dashboard.journal import Entry
-from hiddenscope.dashboard.picture import Painter, fingerprint, most_active_class, picture, rehearse, thinned
+from hiddenscope.dashboard.picture import Painter, most_active_class, picture, rehearse, thinned
 from hiddenscope.dashboard.supervisor import Supervisor
 from hiddenscope.dashboard.worker import Worker
 from hiddenscope.description import LayerDescription, RunDescription, Snapshot
@@ -67,7 +67,7 @@ def test_a_picture_holds_the_embedding_its_entropies_and_how_it_was_made(tmp_pat
     assert made["inter_step_entropy"].dims == ("epoch", "unit")
     assert np.isfinite(made["embedding"].values).all()
     assert made.attrs["covers_epoch"] == 2.0
-    assert made.attrs["made_from"] == fingerprint(run, "lstm")
+    assert made.attrs["made_from"] == run.fingerprint("lstm")
     assert made.attrs["note"] == ""
     xr.testing.assert_identical(made["embedding"], picture(run, "lstm")["embedding"])
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -248,6 +249,17 @@ class Run:
             names = values(pinned.root, "metric")
             table = values(pinned.root, "metrics")
         return pd.DataFrame(table, index=pd.Index(pinned.epochs, name="epoch"), columns=names.tolist())
+
+    def fingerprint(self, layer: str, *, count: int | None = None) -> str:
+        """Changes when the first ``count`` epochs (default: all) or the states of the last of them do.
+
+        Reads one epoch; tells what was computed from these epochs from what was computed from superseded ones.
+        """
+        epochs = self.epochs[:count]
+        digest = sha256(epochs.tobytes())
+        if len(epochs):
+            digest.update(np.ascontiguousarray(self.trace(layer, epochs=epochs[-1]).values).tobytes())
+        return digest.hexdigest()[:16]
 
     def __repr__(self) -> str:
         return f"<hiddenscope.Run {self.name!r}: {self._summary()}>"

@@ -1,0 +1,62 @@
+"""What a panel of the page is, and what it is given to draw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import xarray as xr
+from dash import Dash
+
+from hiddenscope.dashboard.library import Library, View
+from hiddenscope.run import Run
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What the page shows when a panel is drawn.
+
+    Attributes:
+        view: the layer of the run that is shown, with its metrics and its picture.
+        run: the run itself, pinned to the same commit; read only what is needed, it may be large.
+        results: the stored results of the panel's methods, by method; None where there is none yet.
+        epoch: where the cursor stands; None shows all epochs, and what shows one epoch then shows the newest.
+        units: labels of the picked units, as in the table; empty for none.
+        options: the values of the panel's own controls, by their name.
+        dark: whether the page is dark.
+    """
+
+    view: View
+    run: Run
+    results: Mapping[str, xr.Dataset | None]
+    epoch: float | None
+    units: Sequence[str]
+    options: Mapping[str, str]
+    dark: bool
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One panel.
+
+    Attributes:
+        name: its name in addresses, lower case.
+        title: what stands on its tab.
+        about: one sentence that tells a newcomer what is seen here.
+        methods: names of the studies it draws; it is drawn anew when one of them is.
+        draw: from a scene to Dash components, mostly ``dcc.Graph`` with figures. Graphs whose points carry a unit's
+            label as ``customdata`` and have an id ``{"type": "panel-units", "name": …}`` pick units when clicked.
+        controls: the panel's own selects, by name: a label and the choices, of which the first is the default.
+        follows_cursor: whether it is drawn anew when the cursor moves to another epoch.
+        connect: registers further callbacks, for panels that answer to more than clicks; ids begin with the name.
+    """
+
+    name: str
+    title: str
+    about: str
+    methods: tuple[str, ...]
+    draw: Callable[[Scene], list[Any]]
+    controls: Mapping[str, tuple[str, Sequence[str]]] | None = None
+    follows_cursor: bool = False
+    connect: Callable[[Dash, Library], None] | None = None
