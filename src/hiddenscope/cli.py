@@ -23,6 +23,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "dashboard": Command("hiddenscope.dashboard.command", "serve the live page for the runs below a folder"),
     "demo": Command("hiddenscope.experiments.demo", "train an LSTM on real data and watch it live"),
+    "experiment": Command("hiddenscope.experiments.command", "run an experiment and write its tables and figures"),
     "export": Command("hiddenscope.exporting", "write a layer of a run to a netCDF, Zarr or npz file"),
     "info": Command("hiddenscope.listing", "list the runs below a folder"),
     "prune": Command("hiddenscope.pruning", "free the space of superseded epochs and replaced results"),
