@@ -17,7 +17,9 @@ from hiddenscope.description import JSON
 from hiddenscope.results import ResultStore
 from hiddenscope.run import Run
 
-STUDIES: tuple[str, ...] = ()
+STUDIES: tuple[str, ...] = (
+    "hiddenscope.analyses.cocluster:COCLUSTER",
+)
 """Where the studies are, each as ``"module:NAME"``, in the order in which they are made."""
 
 
