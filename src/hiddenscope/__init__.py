@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from hiddenscope.embeddings.graph import multislice_graph
     from hiddenscope.embeddings.kernel import multislice_kernel
     from hiddenscope.embeddings.mmphate import MMPHATE
+    from hiddenscope.embeddings.pod import POD
     from hiddenscope.errors import (
         HiddenscopeError,
         MissingExtraError,
@@ -45,6 +46,7 @@ _HOMES = {
     "HiddenscopeError": "hiddenscope.errors",
     "MMPHATE": "hiddenscope.embeddings.mmphate",
     "MissingExtraError": "hiddenscope.errors",
+    "POD": "hiddenscope.embeddings.pod",
     "RecordingError": "hiddenscope.errors",
     "RecordingWarning": "hiddenscope.callbacks.session",
     "Run": "hiddenscope.run",
