@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -15,6 +16,7 @@ from dash import ClientsideFunction, Dash, Input, Output, State, ctx, html, no_u
 from hiddenscope.dashboard import figures, layout, words
 from hiddenscope.dashboard.figures.template import message
 from hiddenscope.dashboard.library import Library, View, alive
+from hiddenscope.dashboard.panels import Panel, all_panels, strip
 from hiddenscope.dashboard.safety import protect
 from hiddenscope.dashboard.supervisor import Supervisor
 from hiddenscope.dashboard.units import unit_table
@@ -34,7 +36,11 @@ pl.Trainer(callbacks=[monitor]).fit(model, data)"""
 
 
 def create_app(
-    logdir: str | os.PathLike[str], *, supervisor: Supervisor | None = None, token: str | None = None
+    logdir: str | os.PathLike[str],
+    *,
+    supervisor: Supervisor | None = None,
+    token: str | None = None,
+    panels: Sequence[Panel] | None = None,
 ) -> Dash:
     """The page for the runs below ``logdir``; ``app.server`` is its WSGI application.
 
@@ -42,7 +48,9 @@ def create_app(
         logdir: where runs are, or will be, recorded; it need not exist yet.
         supervisor: of the worker that makes the pictures; without one the page only reads.
         token: what viewers must give once, as ``?token=…``; None lets everybody in who reaches the server.
+        panels: of the lower part of the page; None for all there are.
     """
+    panels = all_panels() if panels is None else panels
     library = Library(Path(logdir))
     app = Dash(
         __name__,
@@ -50,11 +58,12 @@ def create_app(
         title="hiddenscope",
         update_title="",
         index_string=layout.INDEX,
-        suppress_callback_exceptions=False,
+        suppress_callback_exceptions=True,  # what a panel draws comes and goes
     )
-    app.layout = layout.page(icon=app.get_asset_url("icon.svg"))
+    app.layout = layout.page(icon=app.get_asset_url("icon.svg"), panels=panels)
     _bring_news(app, library, supervisor)
     _connect_browser(app)
+    strip.connect(app, library, panels)
     protect(app, token=token)
     return app
 
@@ -74,7 +83,7 @@ def _bring_news(app: Dash, library: Library, supervisor: Supervisor | None) -> N
             "notice": Output("notice", "children"),
             "note": Output("picture-note", "children"),
             "units": Output("unit-table", "rowData"),
-            "units_style": Output("unit-card", "style"),
+            "lower_style": Output("lower", "style"),
             "empty": Output("empty", "children"),
             "empty_style": Output("empty", "style"),
             "views_style": Output("views", "style"),
@@ -88,6 +97,7 @@ def _bring_news(app: Dash, library: Library, supervisor: Supervisor | None) -> N
             "dimensions": Input("dimensions", "value"),
             "log": Input("log", "checked"),
             "dark": Input("dark", "data"),
+            "panel": Input("panel", "value"),
         },
         state={"seen": State("seen", "data"), "search": State("url", "search")},
         # A tick during a slow answer would make the browser throw that answer away, and so on for ever.
@@ -101,6 +111,7 @@ def _bring_news(app: Dash, library: Library, supervisor: Supervisor | None) -> N
         dimensions: object,
         log: object,
         dark: object,
+        panel: object,
         seen: object,
         search: object,
     ) -> dict[str, Any]:
@@ -139,10 +150,11 @@ def _bring_news(app: Dash, library: Library, supervisor: Supervisor | None) -> N
         news["status"] = _status(view, words.working(entry, view.layer, time.time()))
         news["notice"] = _notice(view, entry, supervisor)
         curves_at = [run, view.layer, view.version, view.result_version, log, dark]
-        units_at = [run, view.layer, view.result_version]
-        if seen.get("units") != units_at:
-            rows = [] if view.result is None else unit_rows(view)
-            news |= {"units": rows, "units_style": SHOWN if rows else HIDDEN}
+        units_at: Any = [run, view.layer, view.result_version]
+        if panel != strip.UNITS:
+            units_at = seen.get("units")  # nobody looks at the table
+        elif seen.get("units") != units_at:
+            news["units"] = [] if view.result is None else unit_rows(view)
         picture_at = [run, view.layer, view.result_version, color, dimensions, dark]
         if seen.get("curves") != curves_at:
             news["curves"] = curves_figure(view, log=log, dark=dark)
@@ -155,7 +167,7 @@ def _bring_news(app: Dash, library: Library, supervisor: Supervisor | None) -> N
         told["units"] = units_at
         if told != seen:
             news["seen"] = told
-            news |= {"empty_style": HIDDEN, "views_style": GRID, "transport_style": SHOWN}
+            news |= {"empty_style": HIDDEN, "views_style": GRID, "transport_style": SHOWN, "lower_style": SHOWN}
         return news
 
 
@@ -326,7 +338,7 @@ def _empty(children: list[Any]) -> dict[str, Any]:
         "empty_style": SHOWN,
         "views_style": HIDDEN,
         "transport_style": HIDDEN,
-        "units_style": HIDDEN,
+        "lower_style": HIDDEN,
         "status": "",
         "notice": [],
     }

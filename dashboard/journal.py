@@ -25,6 +25,7 @@ class Entry:
         since: when this state began, in seconds since 1970.
         pid: the worker's process.
         dashboard: the process of the dashboard that started it.
+        studies: what went wrong with the studies that failed, by ``"layer/method"``, in one line each.
     """
 
     state: str
@@ -36,6 +37,7 @@ class Entry:
     since: float = field(default_factory=time.time)
     pid: int = field(default_factory=os.getpid)
     dashboard: int = 0
+    studies: dict[str, str] = field(default_factory=dict)
 
 
 def write(run_folder: Path, entry: Entry) -> None:
@@ -55,7 +57,11 @@ def read(run_folder: Path) -> Entry | None:
         entry = Entry(**{name: value for name, value in found.items() if name in known})
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return None
-    texts = (entry.state, entry.layer, entry.note, entry.error, entry.advice)
+    studies: object = entry.studies
+    if not isinstance(studies, dict):
+        return None
+    told = (*studies.keys(), *studies.values())
+    texts = (entry.state, entry.layer, entry.note, entry.error, entry.advice, *told)
     numbers = (entry.since, entry.pid, entry.dashboard, entry.epoch or 0)
     sound = all(isinstance(text, str) for text in texts) and all(isinstance(number, int | float) for number in numbers)
     return entry if sound else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import dash_mantine_components as dmc
@@ -9,6 +10,8 @@ from dash import dcc, html
 from dash_ag_grid import AgGrid
 
 from hiddenscope.dashboard.figures.template import FONT
+from hiddenscope.dashboard.panels import Panel
+from hiddenscope.dashboard.panels.strip import strip
 
 TICK_MS = 1000
 COLORS = (
@@ -42,8 +45,13 @@ INDEX = """<!DOCTYPE html>
 """
 
 
-def page(*, icon: str) -> Any:
-    """The whole page, empty. ``icon`` is the address of the logo."""
+def page(*, icon: str, panels: Sequence[Panel] = ()) -> Any:
+    """The whole page, empty.
+
+    Args:
+        icon: the address of the logo.
+        panels: of the lower part, after the table of units.
+    """
     return dmc.MantineProvider(
         id="provider",
         forceColorScheme="light",
@@ -76,7 +84,7 @@ def page(*, icon: str) -> Any:
                             _transport(),
                         ],
                     ),
-                    _units(),
+                    strip(panels, _unit_table()),
                 ],
             ),
         ],
@@ -187,7 +195,7 @@ def _transport() -> html.Div:
     )
 
 
-def _units() -> html.Section:
+def _unit_table() -> AgGrid:
     number = {"type": "rightAligned", "filter": "agNumberColumnFilter"}
     two = {"function": "params.value === null ? '' : d3.format('.2f')(params.value)"}
     columns = [
@@ -203,7 +211,7 @@ def _units() -> html.Section:
             **number,
         },
     ]
-    grid = AgGrid(
+    return AgGrid(
         id="unit-table",
         columnDefs=columns,
         rowData=[],
@@ -212,9 +220,6 @@ def _units() -> html.Section:
         dashGridOptions={"rowSelection": {"mode": "multiRow", "enableClickSelection": True}, "rowHeight": 30},
         style={"height": 420, "width": "100%"},
     )
-    hint = html.Span("pick some to see them in both views", className="crumb")
-    head = html.Div([html.H2("Units"), hint], className="card-head")
-    return html.Section([head, grid], id="unit-card", className="card", style={"display": "none"})
 
 
 def _select(name: str, label: str, width: int, **options: Any) -> dmc.Select:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import threading
 import time
+from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +20,8 @@ from hiddenscope.dashboard import journal
 from hiddenscope.dashboard.picture import METHOD
 from hiddenscope.run import Run, RunInfo, find_runs, open_run
 
+KEPT_BYTES = 2**28
+"""Results of one run that stay in memory; the one in use always does."""
 LISTING_SECONDS = 1.0
 REFRESH_SECONDS = 0.25
 
@@ -72,10 +77,37 @@ class Library:
             KeyError: there is no such run.
             RunFormatError: it cannot be read.
         """
+        return self._shelf(name).view(name, layer)
+
+    def pinned(self, name: str, layer: str | None = None) -> tuple[View, Run]:
+        """The view as `view` gives it, and the run itself, pinned to the same commit for as long as it is kept.
+
+        Raises:
+            KeyError, RunFormatError: as for `view`.
+        """
+        return self._shelf(name).pinned(name, layer)
+
+    def stored(self, name: str, layer: str, methods: Sequence[str]) -> dict[str, float | None]:
+        """When the newest result of each method was stored, in seconds since 1970; None where there is none.
+
+        Raises:
+            KeyError, RunFormatError: as for `view`.
+        """
+        stored = self._shelf(name).stored()
+        return {method: stored.get((layer, method)) for method in methods}
+
+    def result(self, name: str, layer: str, method: str) -> xr.Dataset | None:
+        """The newest result of a method, read once for all viewers; it is shared, so do not change it.
+
+        Raises:
+            KeyError, RunFormatError: as for `view`.
+        """
+        return self._shelf(name).result(layer, method)
+
+    def _shelf(self, name: str) -> _Shelf:
         info = self.runs()[name]
         with self._lock:
-            shelf = self._shelves.setdefault(info.path, _Shelf(info))
-        return shelf.view(name, layer)
+            return self._shelves.setdefault(info.path, _Shelf(info))
 
     def worker(self, name: str) -> journal.Entry | None:
         """What the worker of a run says, or None."""
@@ -89,9 +121,11 @@ class _Shelf:
     def __init__(self, info: RunInfo) -> None:
         self._path = info.path
         self._run: Run | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._refreshed_at = -REFRESH_SECONDS
         self._views: dict[str, View] = {}
+        self._index: tuple[str, dict[tuple[str, str], float]] = ("", {})
+        self._results: OrderedDict[tuple[str, str], tuple[float, xr.Dataset]] = OrderedDict()
 
     def view(self, name: str, layer: str | None) -> View:
         with self._lock:
@@ -126,6 +160,43 @@ class _Shelf:
             )
             self._views[chosen] = view
             return view
+
+    def pinned(self, name: str, layer: str | None) -> tuple[View, Run]:
+        with self._lock:
+            view = self.view(name, layer)
+            assert self._run is not None
+            return view, copy.copy(self._run)  # a copy stays at its commit when ours moves on
+
+    def stored(self) -> dict[tuple[str, str], float]:
+        """When the newest result of each layer and method was stored."""
+        with self._lock:
+            if self._run is None:
+                self._run = open_run(self._path)
+            version = self._run.results.version
+            if self._index[0] != version:
+                keys = self._run.results.keys()
+                found = {(key.layer, key.method): key.stored_at for key in keys}
+                self._index = (version, found)
+            return self._index[1]
+
+    def result(self, layer: str, method: str) -> xr.Dataset | None:
+        key = (layer, method)
+        with self._lock:
+            stored_at = self.stored().get(key)
+            if stored_at is None:
+                return None
+            kept = self._results.get(key)
+            if kept is None or kept[0] != stored_at:
+                assert self._run is not None
+                dataset = self._run.results.get(layer, method)
+                if dataset is None:
+                    return None
+                kept = (stored_at, dataset)
+                self._results[key] = kept
+            self._results.move_to_end(key)
+            while len(self._results) > 1 and sum(held.nbytes for _, held in self._results.values()) > KEPT_BYTES:
+                self._results.popitem(last=False)
+            return kept[1]
 
 
 def alive(pid: int) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import xarray as xr
@@ -92,3 +92,14 @@ def fidelity(attributes: Mapping[str, Any]) -> str:
             beside = f" (chance {100 * chance:.0f} %)" if isinstance(chance, float | int) else ""
             parts.append(f"{100 * kept:.0f} % {where}{beside}")
     return f"of 10 neighbors it keeps {', '.join(parts)}" if parts else ""
+
+
+def failed_studies(entry: Entry | None, layer: str, methods: Sequence[str]) -> list[str]:
+    """What went wrong with some studies of a layer, as the worker tells it.
+
+    >>> entry = Entry("idle", studies={"lstm/pod": "ValueError: too few epochs"})
+    >>> failed_studies(entry, "lstm", ["pod", "phases"]), failed_studies(entry, "gru", ["pod"])
+    (['ValueError: too few epochs'], [])
+    """
+    told = {} if entry is None else entry.studies
+    return [told[key] for key in (f"{layer}/{method}" for method in methods) if key in told]

@@ -70,6 +70,7 @@ class Viewer:
             "dimensions.value": "3",
             "log.checked": False,
             "dark.data": False,
+            "panel.value": "units",
         }
         self.state = {"seen.data": {}, "url.search": ""}
 
@@ -278,7 +279,7 @@ def viewer(tmp_path_factory):
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(values=st.lists(ODD, min_size=9, max_size=9))
+@given(values=st.lists(ODD, min_size=10, max_size=10))
 def test_whatever_a_browser_sends_as_values_the_page_answers(viewer, values):
     names = [*viewer.inputs, *viewer.state]
     sent = dict(zip(names, values, strict=True))

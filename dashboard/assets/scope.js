@@ -196,7 +196,7 @@
   document.addEventListener("keydown", (event) => {
     const target = event.target;
     const typing = target && (target.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName));
-    const grid = target && target.closest && target.closest(".ag-root, [role=slider], [role=listbox]");
+    const grid = target && target.closest && target.closest(".ag-root, [role=slider], [role=listbox], [role=tablist]");
     if (typing || grid || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === " ") { if (target.tagName !== "BUTTON") { setPlaying(!playing()); event.preventDefault(); } }
     else if (event.key === "ArrowLeft") { setPlaying(false); step(-1); }
@@ -240,8 +240,69 @@
     return kept.length < (units || []).length ? kept : kept.concat([label]).slice(-UNIT_COLORS.length);
   }
 
+  /* A panel that follows the cursor is asked for at most every PANEL_MS while it moves, and once it stands still. */
+  const PANEL_MS = 500;
+  let panelTimer = null, panelAsked = 0, panelTold = null;
+  function tellPanel(cursor) {
+    clearTimeout(panelTimer);
+    if (cursor === panelTold) return;
+    const tell = () => { panelAsked = performance.now(); panelTold = cursor; dash_clientside.set_props("panel-cursor", { data: cursor }); };
+    if (performance.now() - panelAsked > PANEL_MS) tell();
+    else panelTimer = setTimeout(tell, 180);
+  }
+
+  const valueOf = (choice) => (choice.value === undefined ? choice : choice.value);
+
+  /* Which of several graphs was clicked: the first point of that click. */
+  function clickedPoint(events) {
+    const changed = window.dash_clientside.callback_context.triggered;
+    const event = changed && changed.length ? changed[0].value : null;
+    return event && event.points && event.points.length ? event.points[0] : null;
+  }
+
   window.dash_clientside = Object.assign({}, window.dash_clientside, {
     hiddenscope: {
+      /* the open panel: its controls, and room for what it draws */
+      openPanel: function (panel, ids) {
+        const hidden = { display: "none" };
+        return [ids.map((id) => (id.name === panel ? {} : hidden)), panel === "units" ? {} : hidden, panel === "units" ? hidden : {}];
+      },
+      panelCursor: function (cursor, panel, followers) {
+        if ((followers || []).includes(panel)) tellPanel(cursor === undefined ? null : cursor);
+        return window.dash_clientside.no_update;
+      },
+      panelUnits: function (events, units) {
+        const point = clickedPoint(events);
+        const label = point && (Array.isArray(point.customdata) ? point.customdata[0] : point.customdata);
+        return label === null || label === undefined ? window.dash_clientside.no_update : toggled(units, label);
+      },
+      panelEpochs: function (events) {
+        const point = clickedPoint(events);
+        if (!point || !Number.isFinite(Number(point.x))) return window.dash_clientside.no_update;
+        setPlaying(false);
+        return Number(point.x);
+      },
+      restorePanel: function (search, heads, ids, choices) {
+        const asked = new URLSearchParams(search || "");
+        const keep = window.dash_clientside.no_update;
+        const values = ids.map((id, k) => {
+          const value = asked.get(id.panel + "." + id.option);
+          return (choices[k] || []).some((choice) => valueOf(choice) === value) ? value : keep;
+        });
+        const known = heads.some((id) => id.name === asked.get("panel"));
+        return [known ? asked.get("panel") : keep, values];
+      },
+      rememberPanel: function (panel, values, ids, choices) {
+        const now = new URLSearchParams(window.location.search);
+        const first = now.get("run") !== null || panel !== "units";
+        for (const key of Array.from(now.keys())) if (key === "panel" || key.includes(".")) now.delete(key);
+        if (panel && panel !== "units") {
+          now.set("panel", panel);
+          ids.forEach((id, k) => { if (id.panel === panel && values[k] && values[k] !== valueOf(choices[k][0])) now.set(id.panel + "." + id.option, values[k]); });
+        }
+        if (first) window.history.replaceState(null, "", "?" + now.toString());
+      },
+
       picture: (figure, cursor, units) => figure ? composePicture(figure, cursor === undefined ? null : cursor, units) : window.dash_clientside.no_update,
       curves: (figure, units) => figure ? composeCurves(figure, units) : window.dash_clientside.no_update,
 
@@ -318,8 +379,9 @@
         if (cursor !== null && cursor !== undefined) now.set("epoch", cursor);
         if (units && units.length) now.set("units", units.join(","));
         if (log) now.set("log", "1");
-        const theme = new URLSearchParams(window.location.search).get("theme");
-        if (theme) now.set("theme", theme);
+        for (const [key, value] of new URLSearchParams(window.location.search)) {
+          if (key === "theme" || key === "panel" || key.includes(".")) now.set(key, value);
+        }
         window.history.replaceState(null, "", "?" + now.toString());
       },
     },

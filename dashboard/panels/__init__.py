@@ -7,6 +7,7 @@ the functions of `hiddenscope.dashboard.figures`; what is picked in it is seen e
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 from hiddenscope.dashboard.panels.panel import Panel, Scene
 
@@ -15,13 +16,22 @@ PANELS: tuple[str, ...] = ()
 
 
 def all_panels() -> tuple[Panel, ...]:
-    """Every panel, in the order of the page."""
-    found = []
-    for name in PANELS:
+    """Every panel, in the order of the page; one that cannot be loaded says why when it is opened."""
+    return tuple(_load(name) for name in PANELS)
+
+
+def _load(name: str) -> Panel:
+    try:
         panel = importlib.import_module(f"{__name__}.{name}").PANEL
-        assert isinstance(panel, Panel), name
-        found.append(panel)
-    return tuple(found)
+    except (ImportError, AttributeError) as error:
+        problem = error
+
+        def draw(scene: Scene) -> list[Any]:
+            raise problem
+
+        return Panel(name, name, "This panel cannot be loaded.", (), draw)
+    assert isinstance(panel, Panel), name
+    return panel
 
 
 __all__ = ["PANELS", "Panel", "Scene", "all_panels"]

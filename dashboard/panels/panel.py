@@ -46,10 +46,13 @@ class Panel:
         about: one sentence that tells a newcomer what is seen here.
         methods: names of the studies it draws; it is drawn anew when one of them is.
         draw: from a scene to Dash components, mostly ``dcc.Graph`` with figures. Graphs whose points carry a unit's
-            label as ``customdata`` and have an id ``{"type": "panel-units", "name": …}`` pick units when clicked.
+            label as ``customdata`` and have an id ``{"type": "panel-units", "name": …}`` pick units when clicked; those
+            with an id ``{"type": "panel-epochs", "name": …}`` and epochs as x move the page's cursor.
         controls: the panel's own selects, by name: a label and the choices, of which the first is the default.
         follows_cursor: whether it is drawn anew when the cursor moves to another epoch.
         connect: registers further callbacks, for panels that answer to more than clicks; ids begin with the name.
+        waits: whether it is drawn only when at least one of its methods is stored; until then the page explains what
+            is missing.
     """
 
     name: str
@@ -60,3 +63,4 @@ class Panel:
     controls: Mapping[str, tuple[str, Sequence[str]]] | None = None
     follows_cursor: bool = False
     connect: Callable[[Dash, Library], None] | None = None
+    waits: bool = True
