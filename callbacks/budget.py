@@ -18,16 +18,22 @@ _FEWEST = 8
 
 @dataclass(frozen=True)
 class Budget:
-    """Most units and steps of one layer, and most megabytes (10**6 bytes, float32) of all layers, per epoch."""
+    """Most units and steps of one layer, and most megabytes (10**6 bytes, float32) of all layers, per epoch.
+
+    ``max_weights_mb`` is for the parameters of the modules, which are recorded whole or not at all.
+    """
 
     max_units: int = 512
     max_steps: int = 512
     max_mb: float = 16.0
+    max_weights_mb: float = 4.0
 
     def __post_init__(self) -> None:
         for name in ("max_units", "max_steps", "max_mb"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if not self.max_weights_mb >= 0:
+            raise ValueError(f"max_weights_mb must be 0 or more, got {self.max_weights_mb}")
 
 
 def choose(

@@ -103,10 +103,15 @@ def _run_layer(seen: Pass, layer: int, below: Tensor | PackedSequence) -> Tensor
 
 def weights_of(module: nn.RNNBase, layer: int, direction: int) -> list[Tensor]:
     """Weights of one layer and direction in torch's order: input, hidden, then biases and projection where present."""
+    return [getattr(module, name) for name in weight_names(module, layer, direction)]
+
+
+def weight_names(module: nn.RNNBase, layer: int, direction: int) -> list[str]:
+    """The names of `weights_of`."""
     suffix = f"_l{layer}" + ("_reverse" if direction else "")
     names = ["weight_ih", "weight_hh"] + (["bias_ih", "bias_hh"] if module.bias else [])
     names += ["weight_hr"] if module.proj_size else []
-    return [getattr(module, name + suffix) for name in names]
+    return [name + suffix for name in names]
 
 
 def layer_internals(seen: Pass, outputs: list[Tensor], layer: int) -> dict[str, Tensor]:

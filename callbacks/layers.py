@@ -26,13 +26,13 @@ from hiddenscope.callbacks.cells import (
     lstm_gates,
     read_pass,
 )
-from hiddenscope.description import JSON
+from hiddenscope.description import INPUTS, JSON
 from hiddenscope.errors import RecordingError
 
 Layers = str | Sequence[str] | Callable[[str, nn.Module], bool]
 """What ``layers=`` accepts; see `find_sources`."""
 
-RECORDABLE = ("h", "c", "gates")
+RECORDABLE = ("h", "c", "gates", "inputs")
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def find_sources(model: nn.Module, layers: Layers | None, *, record: Sequence[st
         layers: names as ``model.named_modules()`` has them; one level of a stacked network (``"lstm.l0"``); patterns,
             where ``*`` stands for any part of one name between dots and ``**`` for anything; or a function of a name
             and its module. None takes every recurrent layer.
-        record: any of ``"h"`` (hidden states), ``"c"`` (cell states of LSTMs), ``"gates"``.
+        record: any of ``"h"`` (hidden states), ``"c"`` (cell states of LSTMs), ``"gates"``, ``"inputs"`` (of modules).
 
     Raises:
         RecordingError: nothing matches; the message lists what there is.
@@ -201,12 +201,14 @@ def source_of(name: str, module: nn.Module, *, record: Sequence[str], wanted: fr
     if isinstance(module, nn.RNNBase) and type(module).forward in _TORCH_FORWARDS:
         settings: dict[str, JSON] = {
             key: getattr(module, key)
-            for key in ("input_size", "hidden_size", "num_layers", "bidirectional", "batch_first", "proj_size")
+            for key in ("input_size", "hidden_size", "num_layers", "bidirectional", "batch_first", "proj_size", "bias")
         }
+        settings["nonlinearity"] = getattr(module, "nonlinearity", None)
         read = functools.partial(_read_recurrent, module, tuple(record))
         return Source(name, module, read, kind, 2 if module.bidirectional else 1, wanted, settings=settings)
     if isinstance(module, nn.RNNCellBase) and type(module).forward in _TORCH_CELL_FORWARDS:
-        sizes: dict[str, JSON] = {"input_size": module.input_size, "hidden_size": module.hidden_size}
+        sizes: dict[str, JSON] = {key: getattr(module, key) for key in ("input_size", "hidden_size", "bias")}
+        sizes["nonlinearity"] = getattr(module, "nonlinearity", None)
         read = functools.partial(_read_cell, module, tuple(record))
         return Source(name, module, read, kind, 1, wanted, settings=sizes)
     return Source(name, module, functools.partial(_read_output, name, module), kind, 1, wanted)
@@ -235,7 +237,7 @@ def _read_recurrent(
 ) -> dict[str, Reading]:
     seen = read_pass(module, args, kwargs, output)
     outputs = layer_outputs(seen)
-    readings = {}
+    readings = {f".{INPUTS}": Reading(seen.inputs.permute(1, 0, 2), seen.lengths)} if INPUTS in record else {}
     for level, hidden in enumerate(outputs):
         suffix = f".l{level}" if module.num_layers > 1 else ""
         if "h" in record:
@@ -258,6 +260,8 @@ def _read_cell(
     """One step of a loop: the hook of a cell is called once per step."""
     hidden = output[0] if isinstance(output, tuple) else output
     readings = {"": Reading(_one_step(hidden))} if "h" in record else {}
+    if INPUTS in record:
+        readings[f".{INPUTS}"] = Reading(_one_step(args[0] if args else kwargs["input"]))
     if isinstance(module, nn.LSTMCell) and "c" in record:
         readings[".c"] = Reading(_one_step(output[1]))
     if "gates" in record and isinstance(module, (nn.LSTMCell, nn.GRUCell)):

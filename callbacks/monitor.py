@@ -76,17 +76,20 @@ class HiddenStateMonitor(pl.Callback):
             `parse_schedule`. The untrained network is always recorded, as epoch -1; a record within epoch ``e`` gets
             a number between ``e - 1`` and ``e``.
         dashboard: True serves the live page while the training runs, ``"stay"`` leaves it there afterwards.
-        record: ``"h"`` for hidden states, ``"c"`` for cell states of LSTMs, ``"gates"``.
+        record: ``"h"`` for hidden states, ``"c"`` for cell states of LSTMs, ``"gates"``, ``"inputs"`` for what goes in.
         extract: for layers that hooks cannot read: a function of model and batch that returns named tensors (sample,
             step, unit), or by the name of a module a function from its output to such a tensor.
         forward: how the model is called with a probe batch; None finds out from its signature.
         label_names: names of classes 0, 1, …; None looks for ``label_names`` or ``classes`` at the datamodule, the
             module, or the data set of the probe.
+        token_names: names of tokens 0, 1, …, when the probe consists of tokens.
         logdir: folder or address for the run; None takes the logger's. The run goes into ``hiddenscope`` below it.
         max_samples: most sequences drawn from a dataloader.
         max_units: most units of a layer; of a larger one a seeded choice is recorded.
         max_steps: most steps of a layer; of a longer one evenly spaced steps are recorded.
         max_mb: most megabytes of all layers together, per epoch; units and steps are thinned until they fit.
+        max_weights_mb: most megabytes of the parameters of the recorded layers' modules, per epoch; modules that do not
+            fit are left out. 0 records none.
         loop_steps: steps to make room for in cell loops that may run longer once the model is trained.
         dtype: ``"float32"`` or ``"float16"`` on disk.
         seed: of the sampling of sequences and units.
@@ -112,11 +115,13 @@ class HiddenStateMonitor(pl.Callback):
         extract: Extract | None = None,
         forward: Forward | None = None,
         label_names: list[str] | None = None,
+        token_names: list[str] | None = None,
         logdir: str | None = None,
         max_samples: int = 128,
         max_units: int = 512,
         max_steps: int = 512,
         max_mb: float = 16.0,
+        max_weights_mb: float = 4.0,
         loop_steps: int | None = None,
         dtype: Literal["float32", "float16"] = "float32",
         seed: int = 0,
@@ -132,9 +137,9 @@ class HiddenStateMonitor(pl.Callback):
         if dashboard not in (True, False, "stay"):
             raise ValueError(f'dashboard= takes True, False or "stay", got {dashboard!r}')
         self.probe, self.layers, self.record, self.extract, self.forward = probe, layers, record, extract, forward
-        self.label_names = label_names
+        self.label_names, self.token_names = label_names, token_names
         self.schedule = parse_schedule(every)
-        self.budget = Budget(max_units, max_steps, max_mb)
+        self.budget = Budget(max_units, max_steps, max_mb, max_weights_mb)
         self.dashboard, self.logdir, self.max_samples, self.loop_steps = dashboard, logdir, max_samples, loop_steps
         self.dtype, self.seed, self.queue_size, self.max_wait = dtype, seed, queue_size, max_wait
         self.strict, self.verbose, self.storage_options = strict, verbose, storage_options
@@ -233,6 +238,7 @@ class HiddenStateMonitor(pl.Callback):
             settings={"every": self.schedule.text, "record": list(self.record), "seed": self.seed},
             model=type(module).__name__,
             label_names=self.label_names or names_of_classes(trainer, module, self.probe),
+            token_names=self.token_names,
             dtype=self.dtype,
             queue_size=self.queue_size,
             max_wait=self.max_wait,
@@ -453,9 +459,16 @@ def headline(recorder: StateRecorder, schedule: str, location: str, logdir: str)
         layers += f" and {len(recorder.layers) - 4} more"
     return (
         f"hiddenscope: recording {layers} on {recorder.sample_count} sequences {schedule}, "
-        f"{recorder.bytes_per_epoch / 1e6:.2g} MB each, in {shortened(location)}; "
+        f"{recorder.bytes_per_epoch / 1e6:.2g} MB each{_without(recorder)}, in {shortened(location)}; "
         f"watch with: hiddenscope dashboard {shortened(logdir)}"
     )
+
+
+def _without(recorder: StateRecorder) -> str:
+    """Which weights are left out, if any."""
+    large = recorder.weights.left_out
+    names = ", ".join(f"{name} ({megabytes:.2g} MB)" for name, megabytes in list(large.items())[:4])
+    return f" without the weights of {names}{', …' if len(large) > 4 else ''}" if large else ""
 
 
 def _extent(layer: LayerDescription) -> str:

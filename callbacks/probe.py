@@ -54,17 +54,30 @@ class Probe:
         return digest.hexdigest()[:16]
 
     @property
-    def inputs(self) -> npt.NDArray[np.floating] | None:
-        """The probe's sequences as one array (sample, step, feature), where they are exactly that."""
+    def inputs(self) -> npt.NDArray[np.floating | np.integer] | None:
+        """The probe's sequences as one array, where they are exactly that.
+
+        Numbers are (sample, step, feature), float32; tokens are (sample, step), int64.
+        """
         parts = [batch if isinstance(batch, torch.Tensor) else _first_part(batch) for batch in self.batches]
-        if not all(isinstance(part, torch.Tensor) and part.ndim == 3 and part.is_floating_point() for part in parts):
+        if not all(isinstance(part, torch.Tensor) and _is_plain(part) for part in parts):
             return None
-        if len({part.shape[1:] for part in parts}) > 1:
+        if len({(part.shape[1:], part.is_floating_point()) for part in parts}) > 1:
             return None
-        return np.concatenate([part.detach().float().cpu().numpy() for part in parts])
+        return np.concatenate(
+            [part.detach().to(torch.float32 if part.ndim == 3 else torch.int64).cpu().numpy() for part in parts]
+        )
+
+
+def _is_plain(part: torch.Tensor) -> bool:
+    """Whether a tensor holds sequences of numbers or of tokens."""
+    whole = not part.is_floating_point() and not part.is_complex() and part.dtype != torch.bool
+    return (part.ndim == 3 and part.is_floating_point()) or (part.ndim == 2 and whole)
 
 
 def _first_part(batch: Any) -> Any:
+    if isinstance(batch, Mapping):
+        return batch.get("input_ids")
     if isinstance(batch, (list, tuple)) and not isinstance(batch, PackedSequence) and len(batch) > 0:
         return batch[0]
     return None

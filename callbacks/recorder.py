@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from hiddenscope.callbacks.batches import Call, copied, find_call
 from hiddenscope.callbacks.budget import Budget, IntArray, choose
+from hiddenscope.callbacks.cells import GRU_GATES, LSTM_GATES
 from hiddenscope.callbacks.layers import (
     Layers,
     Reading,
@@ -25,7 +26,8 @@ from hiddenscope.callbacks.layers import (
 )
 from hiddenscope.callbacks.probe import Probe
 from hiddenscope.callbacks.undisturbed import undisturbed
-from hiddenscope.description import JSON, LayerDescription, RunDescription
+from hiddenscope.callbacks.weights import weight_reader
+from hiddenscope.description import INPUTS, JSON, LayerDescription, RunDescription
 from hiddenscope.errors import RecordingError
 
 Extract = Callable[[nn.Module, Any], Mapping[str, Tensor]] | Mapping[str, Callable[[Any], Tensor]]
@@ -41,12 +43,14 @@ class States:
     """Hidden states of every layer, float32 tensors (step, unit, sample) on the model's device; padding is NaN.
 
     ``nonfinite`` counts, by layer, the activations that are NaN or infinite without being padding. ``steps_dropped``
-    counts the steps beyond those described, when a loop has become longer than it was.
+    counts the steps beyond those described, when a loop has become longer than it was. ``weights`` has the parameters
+    of each module in one line, as `ModuleDescription.joined` has them.
     """
 
     values: dict[str, Tensor]
     nonfinite: dict[str, Tensor]
     steps_dropped: dict[str, int] = field(default_factory=dict)
+    weights: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ class StateRecorder:
         model: any module.
         probe: what the model is shown.
         layers: which layers, see `find_sources`; None for every recurrent one.
-        record: hidden states ``"h"``, cell states ``"c"``, ``"gates"``.
+        record: hidden states ``"h"``, cell states ``"c"``, ``"gates"``, ``"inputs"``.
         extract: for layers that hooks cannot read, see `Extract`.
         forward: how the model is called with a batch; None finds out, see `ways_to_call`.
         budget: how much of large layers is kept.
@@ -106,7 +110,8 @@ class StateRecorder:
         self._sources = _all_sources(model, layers, record, extract)
         self._units: dict[str, Tensor] = {}
         self._call = self._find_call(forward)
-        first = self._settle(self._raw())
+        with self._looking():
+            first = self._settle(self._raw())
         self._steps_chosen: dict[str, IntArray] = {}
         self._units_chosen: dict[str, IntArray] = {}
         self._sizes = {name: _size(raw, loop_steps) for name, raw in first.items()}
@@ -116,17 +121,20 @@ class StateRecorder:
             if len(units) < self._sizes[name][1]:
                 self._units[name] = torch.from_numpy(units)
         self.layers = tuple(self._describe(name) for name in first)
+        self.weights = weight_reader(self._sources, max_mb=(budget or Budget()).max_weights_mb)
 
     @property
     def bytes_per_epoch(self) -> int:
-        """Size of one record as float32."""
-        return sum(layer.steps.size * layer.units.size for layer in self.layers) * self.sample_count * 4
+        """Size of one record, the states as float32."""
+        states = sum(layer.steps.size * layer.units.size for layer in self.layers) * self.sample_count * 4
+        return states + self.weights.bytes_per_epoch
 
     def description(
         self,
         *,
         model: str | None = None,
         label_names: Sequence[str] | None = None,
+        token_names: Sequence[str] | None = None,
         settings: Mapping[str, JSON] | None = None,
     ) -> RunDescription:
         """What a run of this recorder holds."""
@@ -141,6 +149,8 @@ class StateRecorder:
             model=model or type(self.model).__name__,
             settings={"called_as": self._call.text, **(settings or {})},
             probe=inputs if inputs is not None and len(inputs) == self.sample_count else None,
+            modules=self.weights.descriptions,
+            token_names=None if token_names is None else tuple(token_names),
         )
 
     def run_under(
@@ -150,8 +160,9 @@ class StateRecorder:
         self._around, self._prepare = around, prepare
 
     def read(self) -> States:
-        """The hidden states as they are now."""
-        raw = self._raw()
+        """The hidden states and weights as they are now."""
+        with self._looking():
+            raw, weights = self._raw(), self.weights.read()
         values, dropped = {}, {}
         for layer in self.layers:
             if layer.name not in raw:
@@ -164,7 +175,7 @@ class StateRecorder:
             values[layer.name] = _steps_of(found, self._steps_chosen[layer.name])
             if found.shape[1] > self._sizes[layer.name][0]:
                 dropped[layer.name] = found.shape[1] - self._sizes[layer.name][0]
-        return States(values, {layer.name: raw[layer.name].nonfinite for layer in self.layers}, dropped)
+        return States(values, {layer.name: raw[layer.name].nonfinite for layer in self.layers}, dropped, weights)
 
     def _find_call(self, forward: Forward | None) -> Call:
         if forward is not None:
@@ -197,13 +208,12 @@ class StateRecorder:
         return fresh if self._prepare is None else self._prepare(fresh)
 
     def _raw(self) -> dict[str, _Raw]:
-        """Every layer's states on the whole probe."""
+        """Every layer's states on the whole probe; call it inside `_looking`."""
         parts: dict[str, list[_Raw]] = {}
-        with self._looking():
-            for batch in self.probe.batches:
-                for name, raw in self._one_batch(batch).items():
-                    parts.setdefault(name, []).append(raw)
-            return {name: _along_samples(raws) for name, raws in parts.items()}
+        for batch in self.probe.batches:
+            for name, raw in self._one_batch(batch).items():
+                parts.setdefault(name, []).append(raw)
+        return {name: _along_samples(raws) for name, raws in parts.items()}
 
     def _one_batch(self, batch: Any) -> dict[str, _Raw]:
         collected: dict[str, list[Reading]] = {}
@@ -239,7 +249,7 @@ class StateRecorder:
                 return
             for suffix, reading in readings.items():
                 name = source.name + suffix
-                if source.wanted is None or any(name == one or name.startswith(f"{one}.") for one in source.wanted):
+                if suffix == f".{INPUTS}" or _is_wanted(name, source):
                     collected.setdefault(name, []).append(self._kept(name, reading))
 
         return hook
@@ -283,12 +293,13 @@ class StateRecorder:
         source = next((source for source in self._sources if _belongs(name, source)), None)
         units, total = self._units_chosen[name], self._sizes[name][1]
         labels: Any = units
-        if source is not None and source.directions == 2:
+        is_input = source is not None and name == f"{source.name}.{INPUTS}"
+        if source is not None and source.directions == 2 and not is_input:
             half = total // 2
             labels = np.array([f"forward {unit}" if unit < half else f"backward {unit - half}" for unit in units])
         sizes: dict[str, JSON] = {"all_units": total, "all_steps": self._sizes[name][0]}
-        settings = {**(source.settings if source else {}), **sizes}
-        kind = source.kind if source else "extract"
+        settings = {**(_place_of(name, source) if source else {}), **sizes}
+        kind = "extract" if source is None else INPUTS if is_input else source.kind
         return LayerDescription(name, kind, labels, self._steps_chosen[name], settings)
 
     def _per_sample(self, values: IntArray | None) -> IntArray | None:
@@ -311,6 +322,21 @@ def _all_sources(
 
 def _belongs(name: str, source: Source) -> bool:
     return name == source.name or name.startswith(f"{source.name}.")
+
+
+def _is_wanted(name: str, source: Source) -> bool:
+    return source.wanted is None or any(name == one or name.startswith(f"{one}.") for one in source.wanted)
+
+
+def _place_of(name: str, source: Source) -> dict[str, JSON]:
+    """Which module a layer belongs to, and which level and quantity of it the layer is."""
+    place: dict[str, JSON] = {"module": source.name, "module_kind": source.kind}
+    if source.settings:  # one of torch's own
+        parts = name.removeprefix(source.name).strip(".").split(".")
+        levels = [int(part[1:]) for part in parts if part[:1] == "l" and part[1:].isdigit()]
+        quantities = [part for part in parts if part in ("c", INPUTS, *LSTM_GATES, *GRU_GATES)]
+        place |= {"level": levels[0] if levels else 0, "quantity": quantities[0] if quantities else "h"}
+    return {**place, **source.settings}
 
 
 def _uncompiled(model: nn.Module) -> nn.Module:

@@ -26,7 +26,7 @@ from hiddenscope.callbacks.layers import Layers
 from hiddenscope.callbacks.probe import as_probe
 from hiddenscope.callbacks.recorder import Extract, Forward, StateRecorder
 from hiddenscope.callbacks.scalars import summarize
-from hiddenscope.description import JSON, Snapshot
+from hiddenscope.description import INPUTS, JSON, Snapshot
 from hiddenscope.store import SnapshotWriter
 
 UNTRAINED = -1.0
@@ -39,10 +39,11 @@ class RecordingWarning(UserWarning):
 
 @dataclass(frozen=True)
 class Captured:
-    """States on their way to the writer, and the scalars that were computed from them."""
+    """States and weights on their way to the writer, and the scalars that were computed from the states."""
 
     values: dict[str, Tensor]
     scalars: dict[str, float]
+    weights: dict[str, Tensor]
 
 
 class Session:
@@ -55,6 +56,7 @@ class Session:
         settings: stored with the run, for the reader's eyes.
         model: what to call the model; None takes the name of its class.
         label_names: names of classes 0, 1, …, when known.
+        token_names: names of tokens 0, 1, …, when the probe consists of tokens.
         dtype: ``"float32"`` or ``"float16"`` on disk.
         queue_size: snapshots that may wait for the disk.
         max_wait: seconds to wait for the disk before a snapshot is given up.
@@ -73,6 +75,7 @@ class Session:
         settings: Mapping[str, JSON] | None = None,
         model: str | None = None,
         label_names: Sequence[str] | None = None,
+        token_names: Sequence[str] | None = None,
         dtype: str = "float32",
         queue_size: int = 4,
         max_wait: float = 2.0,
@@ -83,7 +86,7 @@ class Session:
         self.process = os.getpid()
         writer = SnapshotWriter.open(
             location,
-            recorder.description(model=model, label_names=label_names, settings=settings),
+            recorder.description(model=model, label_names=label_names, token_names=token_names, settings=settings),
             resume_after=resume_after,
             dtype=dtype,
             storage_options=storage_options,
@@ -99,16 +102,24 @@ class Session:
     def capture(self, *, to_record: bool = True) -> Captured:
         """Read the model's states and compute their scalars; ``change`` is measured from the last one to record."""
         states = self.recorder.read()
-        scalars = summarize(states.values, self._before, states.nonfinite)
+        active = {layer.name: states.values[layer.name] for layer in self.recorder.layers if layer.kind != INPUTS}
+        scalars = summarize(active, self._before, states.nonfinite)
         self._before = states.values if to_record else self._before
         self._flag(scalars, states.steps_dropped)
-        return Captured(states.values, scalars)
+        return Captured(states.values, scalars, states.weights)
 
     def submit(self, epoch: float, captured: Captured, metrics: Mapping[str, float]) -> bool:
         """Queue a snapshot; False if it had to be given up (a warning has said so, once per outage)."""
-        arrays = to_host(captured.values)
-        numbers = dict(metrics)
-        accepted = self._writer.submit(epoch, lambda: Snapshot(epoch, arrays(), numbers))
+        states, weights, numbers = to_host(captured.values), to_host(captured.weights), dict(metrics)
+        modules = self.recorder.weights.descriptions
+
+        def make() -> Snapshot:
+            lines = weights()
+            return Snapshot(
+                epoch, states(), numbers, {module.name: module.parted(lines[module.name]) for module in modules}
+            )
+
+        accepted = self._writer.submit(epoch, make)
         if self._writer.error is not None:
             raise self._writer.error
         lost = len(self._writer.given_up)
@@ -266,11 +277,13 @@ def record(
     extract: Extract | None = None,
     forward: Forward | None = None,
     label_names: Sequence[str] | None = None,
+    token_names: Sequence[str] | None = None,
     resume_after: float | None = None,
     max_samples: int = 128,
     max_units: int = 512,
     max_steps: int = 512,
     max_mb: float = 16.0,
+    max_weights_mb: float = 4.0,
     loop_steps: int | None = None,
     dtype: str = "float32",
     seed: int = 0,
@@ -284,15 +297,17 @@ def record(
         probe: a batch, dataloader or data set, or a function that returns one; see `as_probe`.
         logdir: the run goes to ``logdir/hiddenscope``; an ``s3://`` address works too.
         layers: which layers, see `find_sources`; None for every recurrent one.
-        record: ``"h"`` for hidden states, ``"c"`` for cell states of LSTMs, ``"gates"``.
+        record: ``"h"`` for hidden states, ``"c"`` for cell states of LSTMs, ``"gates"``, ``"inputs"`` for what goes in.
         extract: for what hooks cannot read, see `Extract`.
         forward: how to call the model with a batch; None finds out.
         label_names: names of classes 0, 1, …, when known.
+        token_names: names of tokens 0, 1, …, when the probe consists of tokens.
         resume_after: go on with the run in ``logdir``, after this epoch; later ones are superseded.
         max_samples: most sequences drawn from a dataloader.
         max_units: most units of a layer, see `Budget`.
         max_steps: most steps of a layer.
-        max_mb: most megabytes per epoch.
+        max_mb: most megabytes of states per epoch.
+        max_weights_mb: most megabytes of the modules' parameters per epoch; what does not fit is left out. 0 for none.
         loop_steps: steps to make room for in cell loops that may grow longer.
         dtype: ``"float32"`` or ``"float16"`` on disk.
         seed: of all choices made here.
@@ -315,7 +330,7 @@ def record(
         record=record,
         extract=extract,
         forward=forward,
-        budget=Budget(max_units, max_steps, max_mb),
+        budget=Budget(max_units, max_steps, max_mb, max_weights_mb),
         seed=seed,
         loop_steps=loop_steps,
     )
@@ -324,6 +339,7 @@ def record(
         run_location(logdir),
         resume_after=resume_after,
         label_names=label_names,
+        token_names=token_names,
         dtype=dtype,
         storage_options=storage_options,
     )

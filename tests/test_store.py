@@ -67,7 +67,9 @@ class StoreContract:
             writer.append(snapshot(-1))
         found, given = open_run(location).description, description()
         assert [layer.name for layer in found.layers] == list(UNITS)
-        assert [layer.settings for layer in found.layers] == [{"batch_first": True}] * 2
+        assert [layer.settings for layer in found.layers] == [{"batch_first": True, "module": name} for name in UNITS]
+        assert found.modules == given.modules
+        assert open_run(location).token_names == ("the", "a", "naïve")
         for name, units in UNITS.items():
             np.testing.assert_array_equal(found.layer(name).units, units)
         np.testing.assert_array_equal(found.samples, given.samples)

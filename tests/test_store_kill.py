@@ -15,7 +15,7 @@ import pytest
 from hiddenscope import open_run
 from hiddenscope.errors import HiddenscopeError, RunNotFoundError
 from hiddenscope.run import Run, find_runs
-from store_examples import UNITS, assert_holds, metrics, states, write_until_killed
+from store_examples import UNITS, assert_equal_weights, assert_holds, metrics, states, weights, write_until_killed
 
 # A fork server that has imported the store starts a writer in milliseconds; nothing else is imported there.
 spawner = multiprocessing.get_context("forkserver")
@@ -56,6 +56,8 @@ class Watcher(threading.Thread):
             if np.array_equal(traces["lstm"], states(epoch, seed=seed)["lstm"]):
                 np.testing.assert_array_equal(traces["decoder/gru.0"], states(epoch, seed=seed)["decoder/gru.0"])
                 assert loss == metrics(epoch, seed=seed)["train_loss"]
+                for layer in UNITS:
+                    assert_equal_weights(run.weights(layer, epoch), weights(epoch, seed=seed)[layer])
                 return
         raise AssertionError(f"the states of epoch {epoch} were never written")
 

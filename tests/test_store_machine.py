@@ -13,7 +13,7 @@ from hiddenscope.errors import RunLockedError
 from hiddenscope.locations import as_location
 from hiddenscope.run import Run
 from hiddenscope.store import Snapshot, SnapshotWriter
-from store_examples import SAMPLES, UNITS, assert_holds, description, metrics, states
+from store_examples import SAMPLES, UNITS, assert_holds, description, metrics, states, weights
 
 _names = (f"memory://machine-{number}/hiddenscope" for number in itertools.count())
 
@@ -39,9 +39,9 @@ class StoreAgainstDict(RuleBasedStateMachine):
         assert self.writer is not None
         epoch = max(self.kept, default=-1 - step) + step
         handed = states(epoch, seed=seed)
-        handed_metrics = metrics(epoch, seed=seed)
-        self.writer.append(Snapshot(epoch, handed, handed_metrics))
-        for values in handed.values():
+        handed_metrics, handed_weights = metrics(epoch, seed=seed), weights(epoch, seed=seed)
+        self.writer.append(Snapshot(epoch, handed, handed_metrics, handed_weights))
+        for values in (*handed.values(), *(each for module in handed_weights.values() for each in module.values())):
             values[...] = np.nan  # the store must have its own copy by now
         handed_metrics.clear()
         self.kept = {**self.kept, epoch: seed}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -11,6 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 JSON: TypeAlias = "str | int | float | bool | Sequence[JSON] | Mapping[str, JSON] | None"
+
+INPUTS = "inputs"
+"""The kind of a layer that holds what was fed into another one."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,9 @@ class LayerDescription:
         kind: the class of the layer, such as ``"LSTM"``.
         units: labels of the units: whole numbers, or strings such as ``"forward 3"``; shape (unit,).
         steps: the time steps that are kept, as whole numbers; shape (step,).
-        settings: how the layer was built, for the reader's eyes.
+        settings: how the layer was built. Layers of torch's own modules have ``module`` (the module's name),
+            ``module_kind``, ``level`` (0 for the first of a stack), ``input_size``, ``hidden_size``, ``num_layers``,
+            ``bidirectional``, ``batch_first``, ``proj_size``, ``nonlinearity`` and ``bias``, as far as it has them.
     """
 
     name: str
@@ -40,6 +46,56 @@ class LayerDescription:
 
 
 @dataclass(frozen=True)
+class ModuleDescription:
+    """A module whose parameters are recorded with every epoch.
+
+    Attributes:
+        name: the module's name in the model, such as ``"encoder.lstm"``.
+        kind: its class, such as ``"LSTM"``.
+        shapes: the shape of each parameter, by PyTorch's name for it, in the order in which they are stored.
+        dtype: ``"float32"`` or ``"float64"``.
+    """
+
+    name: str
+    kind: str
+    shapes: Mapping[str, tuple[int, ...]]
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ValueError("a module needs a name, got an empty one")
+        if self.dtype not in ("float32", "float64"):
+            raise ValueError(f"parameters are stored as float32 or float64, got {self.dtype!r}")
+        shapes = {str(name): tuple(int(size) for size in shape) for name, shape in self.shapes.items()}
+        if not shapes or any(size < 1 for shape in shapes.values() for size in shape):
+            raise ValueError(f"module {self.name!r} needs parameters of sizes above 0, got {shapes}")
+        object.__setattr__(self, "shapes", shapes)
+
+    @property
+    def size(self) -> int:
+        """How many numbers its parameters are."""
+        return sum(math.prod(shape) for shape in self.shapes.values())
+
+    def joined(self, parameters: Mapping[str, npt.ArrayLike]) -> npt.NDArray[Any]:
+        """All parameters one after another, shape (size,); ``ValueError`` when one is missing or of another shape."""
+        found = {name: np.asarray(values) for name, values in parameters.items()}
+        shapes = {name: values.shape for name, values in found.items()}
+        if shapes != dict(self.shapes):
+            raise ValueError(f"module {self.name!r} has parameters {dict(self.shapes)}, got {shapes}")
+        return np.concatenate([found[name].ravel() for name in self.shapes]).astype(self.dtype, copy=False)
+
+    def parted(self, values: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+        """The parameters in ``values``, which `joined` gave.
+
+        >>> ModuleDescription("rnn", "RNN", {"weight": (2, 1), "bias": (2,)}).parted(np.arange(4.0))["weight"].tolist()
+        [[0.0], [1.0]]
+        """
+        ends = np.cumsum([math.prod(shape) for shape in self.shapes.values()])
+        parts = np.split(values, ends[:-1])
+        return {name: part.reshape(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
+
+
+@dataclass(frozen=True)
 class RunDescription:
     """One run: its layers and its probe, fixed from the first epoch to the last.
 
@@ -52,6 +108,8 @@ class RunDescription:
         model: the class of the model.
         settings: how the run is recorded, for the reader's eyes.
         probe: the probe's inputs (sample, step, feature), when they are one plain array.
+        modules: the modules whose parameters are recorded too.
+        token_names: the names of tokens 0, 1, …, when the probe consists of tokens.
     """
 
     layers: tuple[LayerDescription, ...]
@@ -62,6 +120,8 @@ class RunDescription:
     model: str
     settings: Mapping[str, JSON] = field(default_factory=dict)
     probe: npt.NDArray[Any] | None = None
+    modules: tuple[ModuleDescription, ...] = ()
+    token_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         names = [layer.name for layer in self.layers]
@@ -69,7 +129,11 @@ class RunDescription:
             raise ValueError("a run needs at least one layer, got none")
         if len(set(names)) < len(names):
             raise ValueError(f"layers need different names, got {', '.join(map(repr, names))}")
+        modules = [module.name for module in self.modules]
+        if len(set(modules)) < len(modules):
+            raise ValueError(f"modules need different names, got {', '.join(map(repr, modules))}")
         object.__setattr__(self, "layers", tuple(self.layers))
+        object.__setattr__(self, "modules", tuple(self.modules))
         object.__setattr__(self, "samples", _coordinate(self.samples, "samples", strings=False))
         if self.labels is not None:
             labels = _coordinate(self.labels, "labels", strings=False)
@@ -78,6 +142,8 @@ class RunDescription:
             object.__setattr__(self, "labels", labels)
         if self.label_names is not None:
             object.__setattr__(self, "label_names", tuple(map(str, self.label_names)))
+        if self.token_names is not None:
+            object.__setattr__(self, "token_names", tuple(map(str, self.token_names)))
         object.__setattr__(self, "settings", plain_json(self.settings, "settings of the run"))
         if self.probe is not None:
             probe = np.array(self.probe)
@@ -104,17 +170,20 @@ class Snapshot:
         epoch: the epoch, possibly with a fraction; -1 is the untrained network.
         states: the hidden states of each layer, a float array (step, unit, sample); NaN past a sequence's end.
         metrics: what was logged with that epoch, by name; NaN where it is not known.
+        weights: the parameters of each recorded module, by their names in it.
     """
 
     epoch: float
     states: Mapping[str, npt.NDArray[np.floating[Any]]]
     metrics: Mapping[str, float] = field(default_factory=dict)
+    weights: Mapping[str, Mapping[str, npt.NDArray[np.floating[Any]]]] = field(default_factory=dict)
 
 
 def differences(recorded: RunDescription, wanted: RunDescription) -> list[str]:
     """What keeps a run recorded as ``recorded`` from being continued as ``wanted``; empty when nothing does.
 
-    Settings may change from one session of training to the next; the model's layers and the probe may not.
+    Settings may change from one session of training to the next, and which modules' parameters are asked for; the
+    model's layers and the probe may not.
     """
     found = []
     if recorded.model != wanted.model:
@@ -133,6 +202,12 @@ def differences(recorded: RunDescription, wanted: RunDescription) -> list[str]:
                 )
                 if change
             ]
+    shapes = {module.name: module.shapes for module in recorded.modules}
+    found += [
+        f"module {module.name!r} has parameters {dict(shapes[module.name])}, not {dict(module.shapes)}"
+        for module in wanted.modules
+        if shapes.get(module.name, module.shapes) != module.shapes
+    ]
     if recorded.probe_fingerprint != wanted.probe_fingerprint:
         found.append("its probe holds other sequences (the fingerprints differ)")
     for what in ("samples", "labels"):

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import zarr
 
 from hiddenscope._version import __version__
-from hiddenscope.description import JSON, LayerDescription, RunDescription
+from hiddenscope.description import INPUTS, JSON, LayerDescription, ModuleDescription, RunDescription
 from hiddenscope.errors import RunFormatError
 
 FORMAT = 1
@@ -61,6 +61,8 @@ def write_description(root: zarr.Group, description: RunDescription, *, dtype: s
             "label_names": None if description.label_names is None else list(description.label_names),
             "settings": dict(description.settings),
             "layers": [layer.name for layer in description.layers],
+            "inputs": [layer.name for layer in description.layers if layer.kind == INPUTS],
+            "modules": [module.name for module in description.modules],
             "states_dtype": dtype,
         }
     )
@@ -82,6 +84,10 @@ def write_description(root: zarr.Group, description: RunDescription, *, dtype: s
     if description.probe is not None:
         axes = ("input_step", "input_feature", *(f"input_axis_{axis}" for axis in range(3, description.probe.ndim)))
         line(root, "probe", description.probe, ("sample", *axes[: description.probe.ndim - 1]))
+    if description.token_names is not None:
+        line(root, "token", np.array(description.token_names, dtype=np.str_), ("token",))
+    for module in description.modules:
+        _write_module(root, module)
     for layer in description.layers:
         group = root.create_group(
             layer_path(layer.name),
@@ -100,6 +106,35 @@ def write_description(root: zarr.Group, description: RunDescription, *, dtype: s
             compressors=None,  # compression saves 7 % on hidden states, and costs more than it saves
             dimension_names=("epoch", "step", "unit", "sample"),
         )
+
+
+def _write_module(root: zarr.Group, module: ModuleDescription) -> None:
+    """The parameters of a module lie one after another in a single array: one more file per epoch, not four or more."""
+    shapes = [{"name": name, "shape": list(shape)} for name, shape in module.shapes.items()]
+    group = root.create_group(
+        module_path(module.name), attributes={"name": module.name, "kind": module.kind, "parameters": shapes}
+    )
+    group.create_array(
+        "weights",
+        shape=(0, module.size),
+        chunks=(1, min(module.size, _CHUNK_BYTES // np.dtype(module.dtype).itemsize)),
+        dtype=module.dtype,
+        fill_value=np.nan,
+        compressors=None,
+        dimension_names=("epoch", "parameter"),
+    )
+
+
+def read_modules(root: zarr.Group) -> tuple[ModuleDescription, ...]:
+    """The modules whose parameters are recorded; none in runs of versions before 0.3."""
+    modules = []
+    for name in cast(list[str], root.attrs.get("modules", [])):
+        attributes = root[module_path(name)].attrs.asdict()
+        parameters = cast(list[dict[str, Any]], attributes["parameters"])
+        shapes = {str(entry["name"]): tuple(entry["shape"]) for entry in parameters}
+        dtype = str(array(root, f"{module_path(name)}/weights").dtype)
+        modules.append(ModuleDescription(name, str(attributes["kind"]), shapes, dtype))
+    return tuple(modules)
 
 
 def read_description(root: zarr.Group) -> RunDescription:
@@ -128,12 +163,19 @@ def read_description(root: zarr.Group) -> RunDescription:
         model=str(attributes["model"]),
         settings=cast(Mapping[str, JSON], attributes["settings"]),
         probe=values(root, "probe") if "probe" in root else None,
+        modules=read_modules(root),
+        token_names=tuple(values(root, "token").tolist()) if "token" in root else None,
     )
 
 
 def layer_path(name: str) -> str:
     """Where a layer's group lies below the root."""
     return f"layers/{group_name(name)}"
+
+
+def module_path(name: str) -> str:
+    """Where a module's group lies below the root."""
+    return f"modules/{group_name(name)}"
 
 
 def array(group: zarr.Group, path: str) -> zarr.Array[Any]:

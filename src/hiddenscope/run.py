@@ -20,9 +20,9 @@ import pandas as pd
 import xarray as xr
 import zarr
 
-from hiddenscope.description import RunDescription
+from hiddenscope.description import INPUTS, RunDescription
 from hiddenscope.errors import HiddenscopeError, RunFormatError, RunNotFoundError
-from hiddenscope.layout import STATUSES, array, check_format, layer_path, read_description, values
+from hiddenscope.layout import STATUSES, array, check_format, layer_path, module_path, read_description, values
 from hiddenscope.locations import (
     BRANCH,
     Location,
@@ -33,9 +33,8 @@ from hiddenscope.locations import (
     version_of,
 )
 from hiddenscope.results import ResultStore
+from hiddenscope.selection import Selection, positions, read_block
 from hiddenscope.trace import TRACE_DIMS
-
-Selection = float | Sequence[float] | npt.NDArray[Any] | slice
 
 _MOST_EPOCHS = 10_000_000  # no training has more; a damaged run may say that it has
 _MOST_GLANCES = 1_000  # runs that are kept open for `find_runs`
@@ -131,8 +130,9 @@ class Run:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Names of the recorded layers."""
-        return tuple(self._pinned.attributes["layers"])
+        """Names of the recorded layers; recorded inputs of layers are not among them, see `inputs`."""
+        inputs = self._pinned.attributes.get("inputs", [])
+        return tuple(name for name in self._pinned.attributes["layers"] if name not in inputs)
 
     @property
     def epochs(self) -> npt.NDArray[np.float64]:
@@ -166,6 +166,11 @@ class Run:
     def label_names(self) -> tuple[str, ...] | None:
         """The names of classes 0, 1, …, when known."""
         return self.description.label_names
+
+    @property
+    def token_names(self) -> tuple[str, ...] | None:
+        """The names of tokens 0, 1, …, when the probe consists of tokens and their names are known."""
+        return self.description.token_names
 
     @property
     def probe(self) -> npt.NDArray[Any] | None:
@@ -216,14 +221,10 @@ class Run:
             ValueError: an unknown layer, epoch or step, or no layer where there are several.
         """
         pinned = self._pinned
-        names = tuple(pinned.attributes["layers"])
-        if layer is None:
-            if len(names) > 1:
-                raise ValueError(f"this run has layers {', '.join(_quoted(names))}; say which one")
-            layer = names[0]
+        layer = self._one_layer(layer)
         described = pinned.description.layer(layer)
-        rows = _positions(pinned.epochs, epochs, "epoch")
-        columns = _positions(described.steps, steps, "step")
+        rows = positions(pinned.epochs, epochs, "epoch")
+        columns = positions(described.steps, steps, "step")
         stored = array(pinned.root, f"{layer_path(layer)}/states")
         sizes = (pinned.epochs.size, described.steps.size, described.units.size, pinned.description.samples.size)
         if stored.shape != sizes:
@@ -231,7 +232,7 @@ class Run:
                 f"{self.location} cannot be read (states of {layer!r} are {stored.shape}, not {sizes})"
             )
         with readable(self.location):
-            data = _read(stored, rows, columns)
+            data = read_block(stored, rows, columns)
         coords: dict[str, Any] = {
             "epoch": pinned.epochs[rows],
             "step": described.steps[columns],
@@ -241,6 +242,72 @@ class Run:
         if pinned.description.labels is not None:
             coords["label"] = ("sample", pinned.description.labels)
         return xr.DataArray(data.astype(np.float32, copy=False), dims=TRACE_DIMS, coords=coords, name=layer)
+
+    def weights(self, layer: str | None = None, epoch: float | None = None) -> dict[str, npt.NDArray[Any]] | None:
+        """The parameters of the module that holds a layer, by PyTorch's names, as they were after an epoch.
+
+        Args:
+            layer: the layer's name; may be left out when there is only one.
+            epoch: a recorded epoch; None for the newest.
+
+        Returns:
+            Such as ``{"weight_ih_l0": …, "weight_hh_l0": …, "bias_ih_l0": …}``; NaN where an epoch was recorded without
+            them, None when the whole run was (too large, or imported).
+
+        Raises:
+            ValueError: an unknown layer or epoch.
+        """
+        pinned = self._pinned
+        name = self.description.layer(self._one_layer(layer)).settings.get("module")
+        module = next((module for module in self.description.modules if module.name == name), None)
+        row = self._row(epoch)
+        if module is None:
+            return None
+        stored = array(pinned.root, f"{module_path(module.name)}/weights")
+        if stored.shape != (pinned.epochs.size, module.size):
+            raise RunFormatError(f"{self.location} cannot be read (weights of {module.name!r} are {stored.shape})")
+        with readable(self.location):
+            return module.parted(np.asarray(stored[row]))
+
+    def inputs(self, layer: str | None = None, epoch: float | None = None) -> npt.NDArray[np.float32] | None:
+        """What a layer was fed with on the probe, (sample, step, feature).
+
+        What was recorded with ``record=("h", "inputs")`` is at the steps that are recorded of the layer. The upper
+        levels of a stack are fed with the states of the level below. Else it is the probe itself, with all its steps,
+        when it has as many features as the layer takes.
+
+        Args:
+            layer: the layer's name; may be left out when there is only one.
+            epoch: a recorded epoch; None for the newest.
+
+        Returns:
+            The inputs, or None when they are not known whole.
+
+        Raises:
+            ValueError: an unknown layer or epoch.
+        """
+        described = self.description.layer(self._one_layer(layer))
+        at = float(self._pinned.epochs[self._row(epoch)])
+        module, level = described.settings.get("module"), described.settings.get("level")
+        source = f"{module}.l{level - 1}" if isinstance(level, int) and level > 0 else f"{module}.{INPUTS}"
+        recorded = {each.name: each for each in self.description.layers}
+        if source in recorded and recorded[source].settings.get("all_units") in (None, recorded[source].units.size):
+            return np.ascontiguousarray(self.trace(source, epochs=[at]).values[0].transpose(2, 0, 1))
+        size, probe = described.settings.get("input_size"), self.probe
+        if level not in (None, 0) or probe is None or probe.ndim != 3 or probe.shape[-1] != size:
+            return None
+        return probe.astype(np.float32)
+
+    def _one_layer(self, layer: str | None) -> str:
+        if layer is None and len(self.layers) > 1:
+            raise ValueError(f"this run has layers {', '.join(_quoted(self.layers))}; say which one")
+        return self.layers[0] if layer is None else layer
+
+    def _row(self, epoch: float | None) -> int:
+        """The position of an epoch, of the newest by default."""
+        if not self._pinned.epochs.size:
+            raise ValueError("this run has no epoch yet")
+        return self._pinned.epochs.size - 1 if epoch is None else int(positions(self._pinned.epochs, epoch, "epoch")[0])
 
     def metrics(self) -> pd.DataFrame:
         """What was logged with each epoch: one row per epoch, one column per name, NaN where it was not logged."""
@@ -451,43 +518,6 @@ def _nothing_at(place: Location) -> str:
     inside = sorted(entry.name for entry in folder.iterdir())
     listing = ", ".join(inside[:5]) + (f" and {len(inside) - 5} more" if len(inside) > 5 else "")
     return f"no run in {folder}, which holds {listing or 'nothing'}; {advice}"
-
-
-def _positions(coordinate: npt.NDArray[Any], wanted: Selection | None, what: str) -> npt.NDArray[np.intp]:
-    """Positions of the wanted values in a coordinate."""
-    if wanted is None:
-        return np.arange(coordinate.size)
-    if isinstance(wanted, slice):
-        if wanted.step is not None:
-            raise ValueError(f"a slice of {what}s has a first and a last, not a stride; got {wanted}")
-        low = -np.inf if wanted.start is None else wanted.start
-        high = np.inf if wanted.stop is None else wanted.stop
-        return np.flatnonzero((coordinate >= low) & (coordinate <= high))
-    asked = np.atleast_1d(np.asarray(wanted))
-    absent = asked[~np.isin(asked, coordinate)]
-    if absent.size:
-        span = f"{what}s {coordinate.min():g} to {coordinate.max():g}" if coordinate.size else f"no {what}s yet"
-        raise ValueError(f"got {what} {', '.join(f'{value:g}' for value in absent[:5])}; this run has {span}")
-    order = np.argsort(coordinate, kind="stable")
-    return order[np.searchsorted(coordinate, asked, sorter=order)]
-
-
-def _read(stored: zarr.Array[Any], rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
-    """Rows and columns of an array (row, column, …), at once where they are evenly spaced, as they mostly are."""
-    if not rows.size or not columns.size:
-        return np.empty((rows.size, columns.size, *stored.shape[2:]), dtype=stored.dtype)
-    even_rows, even_columns = _as_slice(rows), _as_slice(columns)
-    if even_rows is not None and even_columns is not None:
-        return np.asarray(stored[even_rows, even_columns])
-    return np.asarray(stored.oindex[rows, columns])
-
-
-def _as_slice(positions: npt.NDArray[np.intp]) -> slice | None:
-    """The slice that picks the same positions, when there is one."""
-    stride = int(positions[1] - positions[0]) if positions.size > 1 else 1
-    if stride < 1 or not np.array_equal(positions, positions[0] + stride * np.arange(positions.size)):
-        return None
-    return slice(int(positions[0]), int(positions[-1]) + 1, stride)
 
 
 def _quoted(names: Sequence[str]) -> list[str]:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import zarr
 
 from hiddenscope._version import __version__
-from hiddenscope.description import LayerDescription, RunDescription, Snapshot, differences
+from hiddenscope.description import LayerDescription, ModuleDescription, RunDescription, Snapshot, differences
 from hiddenscope.errors import RecordingError
 from hiddenscope.layout import (
     DTYPES,
@@ -29,7 +29,9 @@ from hiddenscope.layout import (
     array,
     check_format,
     layer_path,
+    module_path,
     read_description,
+    read_modules,
     values,
     write_description,
 )
@@ -48,7 +50,15 @@ from hiddenscope.locations import (
 from hiddenscope.pages import Pages, set_entries
 from hiddenscope.results import ResultKey, ResultStore
 
-__all__ = ["LayerDescription", "ResultKey", "ResultStore", "RunDescription", "Snapshot", "SnapshotWriter"]
+__all__ = [
+    "LayerDescription",
+    "ModuleDescription",
+    "ResultKey",
+    "ResultStore",
+    "RunDescription",
+    "Snapshot",
+    "SnapshotWriter",
+]
 
 
 @dataclass(frozen=True)
@@ -104,6 +114,8 @@ class SnapshotWriter:
         )
         self._keep = int(np.searchsorted(self._tables.epochs, keep_to, side="right"))  # rows that stay
         self._states = {layer.name: Pages(root, f"{layer_path(layer.name)}/states") for layer in description.layers}
+        self._modules = read_modules(root)
+        self._weights = {module.name: Pages(root, f"{module_path(module.name)}/weights") for module in self._modules}
         self._lines = {name: Pages(root, name) for name in ("epoch", "written_at", "metrics")}
 
     @classmethod
@@ -178,24 +190,28 @@ class SnapshotWriter:
         return self._tables.epochs[: self._keep].copy()
 
     def append(self, snapshot: Snapshot) -> None:
-        """Write one epoch: all layers and metrics, in one commit. Nothing is kept of the caller's arrays.
+        """Write one epoch: all layers, parameters and metrics, in one commit. Nothing is kept of the caller's arrays.
 
-        After an error the run is as it was before, and the next epoch can be tried.
+        After an error the run is as it was before, and the next epoch can be tried. Parameters of modules that the run
+        does not have are left out: a run that began without them goes on without them.
 
         Raises:
-            ValueError: a layer is missing, unknown or of another shape, or the epoch does not come after the last.
+            ValueError: a layer is missing, unknown or of another shape, a module has other parameters, or the epoch
+                does not come after the last.
             RunLockedError: another writer got in between (on S3, where there are no locks).
             OSError: the disk is full, read-only or gone.
         """
         if self._lock is None:
             raise ValueError(f"the writer of {self.location} is finished; open another one to go on")
-        states = self._checked(snapshot)
+        states, weights = self._checked(snapshot), self._checked_weights(snapshot)
         row, count = self._keep, self._keep + 1
         tables = self._tables.then(row, snapshot.epoch, snapshot.metrics)
         lines = {"epoch": tables.epochs, "written_at": tables.written_at, "metrics": tables.metrics}
         entries: dict[str, bytes] = {}
         for name, block in states.items():
             entries |= self._states[name].entries(block[None], row, length=count)
+        for name, parameters in weights.items():
+            entries |= self._weights[name].entries(parameters[None], row, length=count)
         for name, line in lines.items():
             first = self._lines[name].tail(row)
             entries |= self._lines[name].entries(line[first:], first, length=count)
@@ -213,7 +229,7 @@ class SnapshotWriter:
             return
         root = zarr.open_group(session.store, mode="r+", zarr_format=3)
         if superseded:
-            for pages in (*self._states.values(), *self._lines.values()):
+            for pages in (*self._states.values(), *self._weights.values(), *self._lines.values()):
                 stored = array(root, pages.path)
                 stored.resize((self._keep, *stored.shape[1:]))
         if names != self._tables.names:
@@ -267,3 +283,12 @@ class SnapshotWriter:
                 )
             states[layer.name] = found.astype(self._dtype, copy=False)
         return states
+
+    def _checked_weights(self, snapshot: Snapshot) -> dict[str, npt.NDArray[Any]]:
+        """One line of parameters per module of the run; NaN where the snapshot has none."""
+        return {
+            module.name: module.joined(snapshot.weights[module.name])
+            if module.name in snapshot.weights
+            else np.full(module.size, np.nan, dtype=module.dtype)
+            for module in self._modules
+        }
