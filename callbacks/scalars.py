@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -79,17 +81,66 @@ def change(states: Tensor, before: Tensor) -> Tensor:
     return (torch.where(there, difference, 0.0).square().sum() / there.sum()).sqrt()
 
 
+def memberships(labels: npt.NDArray[np.integer] | None) -> Tensor | None:
+    """Which sequence is of which class, (sample, class) of zeros and ones; None for fewer than two classes.
+
+    >>> memberships(np.array([7, 3, 7])).tolist()
+    [[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]]
+    """
+    classes = np.unique(labels) if labels is not None else ()
+    if labels is None or len(classes) < 2:
+        return None
+    return torch.from_numpy((labels[:, None] == classes).astype(np.float64))
+
+
+def separability(states: Tensor, classes: Tensor) -> Tensor:
+    """How well the classes of the sequences separate: the mean silhouette of the sequences' mean states.
+
+    A sequence's silhouette is (b - a) / max(a, b), with a its mean distance to the others of its class and b to those
+    of the nearest other class; 0 when it is alone in its class. From -1 to 1, about 0 when the classes overlap. The
+    same number as `hiddenscope.analyses.separability` gives. NaN when a sequence has infinite states, or none.
+
+    Args:
+        states: (step, unit, sample); NaN where a sequence has ended.
+        classes: from `memberships`.
+
+    >>> line = torch.tensor([0.0, 1.0, 9.0, 10.0]).reshape(1, 1, 4)
+    >>> round(separability(line, memberships(np.array([0, 0, 1, 1]))).item(), 4)
+    0.8885
+    """
+    if _is_whole(states):
+        points = states.mean(dim=0, dtype=torch.float64).T
+    else:
+        points = torch.nanmean(states, dim=0, dtype=torch.float64).T
+    points = points - points.mean(dim=0)
+    squares = points.square().sum(dim=1)
+    distances = (squares[:, None] + squares - 2 * points @ points.T).clamp(min=0).fill_diagonal_(0).sqrt()
+    member = classes.to(states.device)
+    sums, count = distances @ member, member.sum(dim=0)
+    own = member > 0
+    others = count.expand_as(sums)[own] - 1
+    inner = sums[own] / others.clamp(min=1)
+    outer = torch.where(own, torch.inf, sums / count).amin(dim=1)
+    larger = torch.maximum(inner, outer)
+    value = torch.where((others > 0) & (larger > 0), (outer - inner) / larger.clamp(min=1e-300), 0.0)
+    return torch.where(torch.isfinite(squares).all(), value.mean(), torch.nan)
+
+
 def _is_whole(values: Tensor) -> bool:
     """Whether no value is NaN or infinite: one pass, where the careful way takes many."""
     return math.isfinite(values.sum().item())
 
 
 def summarize(
-    values: dict[str, Tensor], before: dict[str, Tensor] | None, nonfinite: dict[str, Tensor]
+    values: dict[str, Tensor],
+    before: dict[str, Tensor] | None,
+    nonfinite: dict[str, Tensor],
+    classes: Tensor | None = None,
 ) -> dict[str, float]:
     """The scalars of every layer, named ``layer/scalar``. ``change`` is there when there is something before it.
 
-    ``nonfinite`` is the number of activations that are NaN or infinite.
+    ``nonfinite`` is the number of activations that are NaN or infinite. ``separability`` is there when the classes of
+    the sequences are known (`memberships`), and once more without a layer's name: that of the last layer's states.
     """
     found: dict[str, Tensor] = {}
     for layer, states in values.items():
@@ -98,6 +149,10 @@ def summarize(
         if before is not None:
             found[f"{layer}/change"] = change(states, before[layer])
         found[f"{layer}/nonfinite"] = nonfinite[layer]
+        if classes is not None:
+            found[f"{layer}/separability"] = separability(states, classes)
+            if not any(layer.startswith(f"{other}.") for other in values):  # not a layer's cell states or gates
+                found["separability"] = found[f"{layer}/separability"]
     if not found:
         return {}
     together = torch.stack([value.to(torch.float64) for value in found.values()])  # one transfer from the device

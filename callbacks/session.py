@@ -25,7 +25,7 @@ from hiddenscope.callbacks.folders import run_location
 from hiddenscope.callbacks.layers import Layers
 from hiddenscope.callbacks.probe import as_probe
 from hiddenscope.callbacks.recorder import Extract, Forward, StateRecorder
-from hiddenscope.callbacks.scalars import summarize
+from hiddenscope.callbacks.scalars import memberships, summarize
 from hiddenscope.description import INPUTS, JSON, Snapshot
 from hiddenscope.store import SnapshotWriter
 
@@ -84,9 +84,13 @@ class Session:
         self.recorder = recorder
         self.location = str(location)
         self.process = os.getpid()
+        description = recorder.description(
+            model=model, label_names=label_names, token_names=token_names, settings=settings
+        )
+        self._classes = memberships(description.labels)
         writer = SnapshotWriter.open(
             location,
-            recorder.description(model=model, label_names=label_names, token_names=token_names, settings=settings),
+            description,
             resume_after=resume_after,
             dtype=dtype,
             storage_options=storage_options,
@@ -103,7 +107,7 @@ class Session:
         """Read the model's states and compute their scalars; ``change`` is measured from the last one to record."""
         states = self.recorder.read()
         active = {layer.name: states.values[layer.name] for layer in self.recorder.layers if layer.kind != INPUTS}
-        scalars = summarize(active, self._before, states.nonfinite)
+        scalars = summarize(active, self._before, states.nonfinite, self._classes)
         self._before = states.values if to_record else self._before
         self._flag(scalars, states.steps_dropped)
         return Captured(states.values, scalars, states.weights)
