@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-EXPERIMENTS: tuple[str, ...] = ()
+EXPERIMENTS: tuple[str, ...] = ("hiddenscope.experiments.bifurcations:EXPERIMENT",)
 """Where the experiments are, each as ``"module:NAME"``. The modules import torch and the like inside functions."""
 
 Item = TypeVar("Item")
