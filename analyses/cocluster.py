@@ -20,6 +20,7 @@ from scipy.optimize import linear_sum_assignment
 
 from hiddenscope.analyses.expected_response import SILENT, TOP_WORDS, events_of, run_responses
 from hiddenscope.analyses.studies import Study
+from hiddenscope.description import INPUTS
 from hiddenscope.run import Run
 
 Ints = npt.NDArray[np.int64]
@@ -217,7 +218,7 @@ def study_co_clusters(run: Run, layer: str) -> xr.Dataset | None:
         there are no events.
     """
     epochs = run.epochs[_studied(len(run.epochs))]
-    events = events_of(run, layer)
+    events = None if run.description.layer(layer).kind == INPUTS else events_of(run, layer)
     if events is None:
         return None
     known = _known(run, layer)
