@@ -25,7 +25,8 @@ class Entry:
         since: when this state began, in seconds since 1970.
         pid: the worker's process.
         dashboard: the process of the dashboard that started it.
-        studies: what went wrong with the studies that failed, by ``"layer/method"``, in one line each.
+        doing: what else is being computed, in words; empty for nothing.
+        studies: what went wrong with studies and requests that failed, by ``"layer/method"``, in one line each.
     """
 
     state: str
@@ -37,6 +38,7 @@ class Entry:
     since: float = field(default_factory=time.time)
     pid: int = field(default_factory=os.getpid)
     dashboard: int = 0
+    doing: str = ""
     studies: dict[str, str] = field(default_factory=dict)
 
 
@@ -61,7 +63,7 @@ def read(run_folder: Path) -> Entry | None:
     if not isinstance(studies, dict):
         return None
     told = (*studies.keys(), *studies.values())
-    texts = (entry.state, entry.layer, entry.note, entry.error, entry.advice, *told)
+    texts = (entry.state, entry.layer, entry.note, entry.error, entry.advice, entry.doing, *told)
     numbers = (entry.since, entry.pid, entry.dashboard, entry.epoch or 0)
     sound = all(isinstance(text, str) for text in texts) and all(isinstance(number, int | float) for number in numbers)
     return entry if sound else None

@@ -97,14 +97,14 @@ class Painter:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
             live = training and self._follow(run, layer, sizes)
-            measured = {} if live else self._begin_anew(run, layer, sizes)
-        embedding = _named(self._estimator.embedding_)
+            fidelity = {} if live else self._begin_anew(run, layer, sizes)
+        embedding = named(self._estimator.embedding_)
         assert self._classes is not None
         dataset = xr.Dataset(
             {
                 "embedding": embedding,
-                "intra_step_entropy": _named(intra_step_entropy(embedding)),
-                "inter_step_entropy": _named(inter_step_entropy(embedding)),
+                "intra_step_entropy": named(intra_step_entropy(embedding)),
+                "inter_step_entropy": named(inter_step_entropy(embedding)),
                 "most_active_class": self._classes,
             }
         )
@@ -120,8 +120,8 @@ class Painter:
             "computed_at": time.time(),
             "seconds": time.time() - began,
             "warnings": sorted({str(warning.message) for warning in caught if warning.category is UserWarning}),
-            "note": _note(sizes, kept),
-            **measured,
+            "note": note_of(sizes, kept),
+            **fidelity,
         }
         return dataset
 
@@ -158,7 +158,7 @@ class Painter:
             self._remember(run, layer)
         else:
             self._epochs = np.zeros(0)
-        return _fidelity(trace, estimator.embedding_)
+        return measured(trace, estimator.embedding_)
 
     def _remember(self, run: Run, layer: str) -> None:
         self._epochs, self._mark = run.epochs, run.fingerprint(layer)
@@ -172,10 +172,10 @@ def rehearse() -> None:
     noise = np.random.default_rng(0).normal(size=(4, 16, 2 * FIDELITY_NEIGHBORS + 2, 8)).astype(np.float32)
     trace = xr.DataArray(noise, dims=TRACE_DIMS, coords={"epoch": np.arange(4.0)})
     estimator = MMPHATE(**parameters())
-    embedding = _named(estimator.fit(trace[:3]).embedding_)
+    embedding = named(estimator.fit(trace[:3]).embedding_)
     intra_step_entropy(embedding)
     inter_step_entropy(embedding)
-    _fidelity(trace[:3], embedding)
+    measured(trace[:3], embedding)
     if hasattr(estimator, "partial_fit"):
         estimator.partial_fit(trace[3:])
 
@@ -217,13 +217,13 @@ def _mean(values: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def _fidelity(trace: xr.DataArray, embedding: object) -> dict[str, float]:
+def measured(trace: xr.DataArray, embedding: object) -> dict[str, float]:
     """Neighbors kept within and across steps, with what chance would keep, estimated from some of the nodes."""
     from hiddenscope.embeddings.fidelity import neighborhood_preservation
 
     if min(trace.sizes["unit"], trace.sizes["epoch"] * trace.sizes["step"]) < FIDELITY_NEIGHBORS:
         return {}
-    kept = neighborhood_preservation(trace, _named(embedding), k=FIDELITY_NEIGHBORS, n_queries=2_000)
+    kept = neighborhood_preservation(trace, named(embedding), k=FIDELITY_NEIGHBORS, n_queries=2_000)
     found = {
         "fidelity_intra": kept.intra,
         "fidelity_intra_chance": kept.intra_chance,
@@ -233,12 +233,12 @@ def _fidelity(trace: xr.DataArray, embedding: object) -> dict[str, float]:
     return {name: float(value) for name, value in found.items() if np.isfinite(value)}
 
 
-def _named(result: object) -> xr.DataArray:
+def named(result: object) -> xr.DataArray:
     """A result on a named trace, as it is stored: float32, with the coordinates of its own dims only."""
     assert isinstance(result, xr.DataArray)
     return result.astype(np.float32).reset_coords(drop=True)
 
 
-def _note(sizes: Mapping[str, int], kept: Mapping[str, int]) -> str:
+def note_of(sizes: Mapping[str, int], kept: Mapping[str, int]) -> str:
     parts = [f"{kept[dim]:,} of {sizes[dim]:,} {dim}s" for dim in ("step", "epoch") if kept[dim] < sizes[dim]]
     return " and ".join(parts)

@@ -31,6 +31,7 @@ class Supervisor:
         """What to tell the reader while no worker runs; empty while all is well."""
         self.process: subprocess.Popen[bytes] | None = None
         self._ending = threading.Event()
+        self._asking = threading.Lock()
         self._thread = threading.Thread(target=self._watch, name="hiddenscope-supervisor", daemon=True)
 
     @classmethod
@@ -56,6 +57,19 @@ class Supervisor:
                 process.wait()
         if self._thread.is_alive():
             self._thread.join(timeout=5)
+
+    def ask(self, line: bytes) -> bool:
+        """Send the worker a line; False where there is none that listens. Ask again until the answer is stored."""
+        process = self.process
+        if process is None or process.stdin is None or process.poll() is not None:
+            return False
+        try:
+            with self._asking:
+                process.stdin.write(line)
+                process.stdin.flush()
+        except (OSError, ValueError):  # it has just ended
+            return False
+        return True
 
     def _watch(self) -> None:
         pause = FIRST_PAUSE

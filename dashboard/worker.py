@@ -11,13 +11,19 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import xarray as xr
+
+from hiddenscope.analyses.studies import Study
 from hiddenscope.dashboard import journal
+from hiddenscope.dashboard.desk import JOINT, METHODS, Desk, Request, parse
 from hiddenscope.dashboard.journal import Entry
 from hiddenscope.dashboard.picture import METHOD, Painter, parameters
-from hiddenscope.errors import HiddenscopeError, RunLockedError
+from hiddenscope.dashboard.studio import Studio, live_studies, one_line
+from hiddenscope.errors import RunLockedError
 from hiddenscope.results import ResultStore
 from hiddenscope.run import Run, RunInfo, find_runs
 
@@ -35,9 +41,17 @@ class Worker:
         logdir: the folder that is watched; it need not exist yet.
         dashboard: process id of the dashboard, told in the journal of each run.
         stopped: asked between two pictures.
+        studies: what else to make of every layer, when no picture is missing.
     """
 
-    def __init__(self, logdir: Path, *, dashboard: int = 0, stopped: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        logdir: Path,
+        *,
+        dashboard: int = 0,
+        stopped: Callable[[], bool] = lambda: False,
+        studies: Sequence[Study] = (),
+    ) -> None:
         self.logdir = logdir
         self.dashboard = dashboard
         self.stopped = stopped
@@ -47,18 +61,27 @@ class Worker:
         """The version of the run up to which a layer's picture is known to be right."""
         self._failed: dict[tuple[str, str], float] = {}
         self._painters: dict[tuple[str, str], Painter] = {}
+        self._said: dict[Path, Entry] = {}
+        self.studio = Studio(studies)
+        self.desk = Desk()
 
     def turn(self) -> bool:
-        """Look at all runs, newest first, and make at most one picture; True if one was made or tried."""
-        for info in find_runs(self.logdir):
+        """Make at most one picture, or else one study, of the newest run that lacks one; True if anything was tried.
+
+        What viewers have asked for is computed beside it, in another process.
+        """
+        self._attend()
+        found = [info for info in find_runs(self.logdir) if info.epoch_count]
+        for info in found:
             if self.stopped():
                 return False
-            if info.epoch_count and any(self._wanted(info, layer) for layer in info.layers) and self._serve(info):
+            if any(self._wanted(info, layer) for layer in info.layers) and self._serve(info):
                 return True
-        return False
+        return any(self._study(info) for info in found if not self.stopped())
 
     def close(self) -> None:
         """Let other workers in."""
+        self.desk.close()
         for store in self._stores.values():
             store.close()
         self._stores.clear()
@@ -91,7 +114,7 @@ class Worker:
             self._failed.update({(info.path, name): time.monotonic() for name in info.layers})
         except Exception as error:
             self._failed.update({(info.path, name): time.monotonic() for name in ([layer] if layer else info.layers)})
-            self._say(folder, Entry("failed", layer=layer, error=_one_line(error), advice=_advice(error)))
+            self._say(folder, Entry("failed", layer=layer, error=one_line(error), advice=_advice(error)))
             return True
         return False
 
@@ -109,6 +132,72 @@ class Worker:
         self._failed.pop((run.path, layer), None)
         self._say(folder, Entry("idle", layer=layer, epoch=float(run.epochs[-1]), note=str(dataset.attrs["note"])))
 
+    def _study(self, info: RunInfo) -> bool:
+        """Make the first study that a run lacks; True if one was made or tried."""
+        training = info.status == "training"
+        for layer in info.layers:
+            study = self.studio.due(info.path, layer, info.version, training=training)
+            if study is None:
+                continue
+            folder = Path(info.path)
+            before = self._said.get(folder) or journal.read(folder) or Entry("idle", layer=layer)
+            try:
+                run = self._runs.get(info.path) or self._runs.setdefault(info.path, _open(info))
+                run.refresh()
+                if info.path not in self._stores:
+                    self._store(run)  # another worker may have the run: then nothing is said, and nothing done
+            except Exception:
+                self.studio.put_off(info.path, layer, study)
+                self._put_away(info.path)
+                return False
+            self._say(folder, replace(before, doing=study.title))
+            tried = self.studio.make(study, run, layer, self._stores[info.path])
+            self._say(folder, before)
+            if not training:
+                self._put_away(info.path)
+            return tried
+        return False
+
+    def _attend(self) -> None:
+        """Store what was asked for and is ready; begin what is asked for next."""
+        done = self.desk.finished()
+        if done is not None:
+            self._keep(*done)
+        request = self.desk.waiting()
+        if request is None:
+            return
+        folder = Path(request.run)
+        try:
+            if not _is_answered(request):
+                self.studio.problems.get(request.run, {}).pop(request.name, None)
+                self.desk.begin(request)
+                title = METHODS.get(request.method, "two runs in one picture")
+                self._say(folder, replace(self._said.get(folder) or Entry("idle"), doing=title))
+        except Exception as error:
+            self._tell(request, one_line(error))
+
+    def _keep(self, request: Request, answer: xr.Dataset | str) -> None:
+        if isinstance(answer, str):
+            self._tell(request, answer)
+            return
+        try:
+            run = self._runs.get(request.run) or self._runs.setdefault(request.run, _open_path(request.run))
+            self._store(run).put(request.layer, request.method, request.parameters(), answer)
+            if run.status != "training":
+                self._put_away(request.run)
+            self._tell(request, "")
+        except Exception as error:
+            self._tell(request, one_line(error))
+
+    def _tell(self, request: Request, problem: str) -> None:
+        """Say how a request ended."""
+        problems = self.studio.problems.setdefault(request.run, {})
+        problems.pop(request.name, None)
+        if problem:
+            problems[request.name] = problem
+        folder = Path(request.run)
+        self._say(folder, replace(self._said.get(folder) or journal.read(folder) or Entry("idle"), doing=""))
+
     def _put_away(self, path: str) -> None:
         """Forget a run that has ended, and let others write its results."""
         self._runs.pop(path, None)
@@ -121,8 +210,11 @@ class Worker:
         return self._stores[run.path]
 
     def _say(self, folder: Path, entry: Entry) -> None:
+        problems: Mapping[str, str] = self.studio.problems.get(str(folder), {})
+        entry = replace(entry, dashboard=self.dashboard, pid=os.getpid(), studies=dict(problems))
+        self._said[folder] = replace(entry, doing="")
         try:
-            journal.write(folder, Entry(**{**vars(entry), "dashboard": self.dashboard}))
+            journal.write(folder, entry)
         except OSError as error:
             print(f"{folder}: the state of the worker cannot be written ({error})", file=sys.stderr)
 
@@ -136,8 +228,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if hasattr(os, "nice"):
         os.nice(NICENESS)
     ended = threading.Event()
-    threading.Thread(target=_wait_for_the_end, args=(ended,), daemon=True).start()
-    worker = Worker(args.logdir, dashboard=args.dashboard, stopped=ended.is_set)
+    studies, problems = live_studies()
+    for place, problem in problems.items():
+        print(f"the study {place} is left out ({problem})", file=sys.stderr)
+    worker = Worker(args.logdir, dashboard=args.dashboard, stopped=ended.is_set, studies=studies)
+    threading.Thread(target=_take_requests, args=(worker.desk, ended), daemon=True).start()
     try:
         if not worker.turn():
             get_ready()
@@ -156,19 +251,37 @@ def get_ready() -> None:
     rehearse()
 
 
-def _wait_for_the_end(ended: threading.Event) -> None:
-    """Return when standard input ends; then a picture in the making gets a moment to be stored, not more."""
-    while sys.stdin.buffer.read(4096):
-        pass
+def _take_requests(desk: Desk, ended: threading.Event) -> None:
+    """Read what viewers ask for until standard input ends; a picture in the making then gets a moment to be stored."""
+    for line in sys.stdin.buffer:
+        request = parse(line)
+        if request is not None:
+            desk.ask(request)
     ended.set()
     time.sleep(2.0)
     os._exit(0)
 
 
 def _open(info: RunInfo) -> Run:
+    return _open_path(info.path)
+
+
+def _open_path(path: str) -> Run:
     from hiddenscope.run import open_run
 
-    return open_run(info.path)
+    return open_run(path)
+
+
+def _is_answered(request: Request) -> bool:
+    """Whether what is asked for is stored, made from what the runs hold now."""
+    run = _open_path(request.run)
+    stored = run.results.get(request.layer, request.method, request.parameters())
+    made_from: object = run.fingerprint(request.layer)
+    if request.method == JOINT:
+        other = _open_path(request.other)
+        if request.layer in other.layers:
+            made_from = [made_from, other.fingerprint(request.layer)]
+    return stored is not None and bool(stored.attrs.get("made_from") == made_from)
 
 
 def _stamp(version: str, status: str) -> str:
@@ -184,11 +297,6 @@ def _is_current(run: Run, layer: str, *, training: bool) -> bool:
     if stored.attrs.get("made_live") and not training:
         return False
     return bool(stored.attrs.get("made_from") == run.fingerprint(layer))
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or "no further word"
-    return text if isinstance(error, HiddenscopeError) else f"{type(error).__name__}: {text}"
 
 
 def _advice(error: BaseException) -> str:

@@ -1,0 +1,212 @@
+"""What the worker makes beside the pictures: studies in its free time, and what viewers ask for."""
+
+import time
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from hiddenscope.analyses.studies import Study
+from hiddenscope.dashboard import journal
+from hiddenscope.dashboard.desk import Desk, Request, compute, other_picture, parse
+from hiddenscope.dashboard.joint import joint_picture, why_not
+from hiddenscope.dashboard.studio import Studio, live_studies
+from hiddenscope.dashboard.worker import Worker
+from hiddenscope.description import LayerDescription, RunDescription, Snapshot
+from hiddenscope.results import ResultStore
+from hiddenscope.run import open_run
+from hiddenscope.store import SnapshotWriter
+
+STEPS, UNITS, SAMPLES = 6, 5, 9
+
+
+def describe(units=UNITS, probe="probe"):
+    return RunDescription(
+        layers=(LayerDescription("lstm", "LSTM", np.arange(units), np.arange(STEPS)),),
+        samples=np.arange(SAMPLES),
+        labels=None,
+        label_names=None,
+        probe_fingerprint=probe,
+        model="Net",
+    )
+
+
+def snapshot(epoch, units=UNITS, seed=0):
+    rng = np.random.default_rng([seed, int(epoch) + 1])
+    return Snapshot(float(epoch), {"lstm": rng.normal(size=(STEPS, units, SAMPLES)).astype(np.float32)}, {})
+
+
+def record(folder, epochs=range(4), *, units=UNITS, seed=0, probe="probe"):
+    with SnapshotWriter.open(folder / "hiddenscope", describe(units, probe)) as writer:
+        for epoch in epochs:
+            writer.append(snapshot(epoch, units, seed))
+        writer.finish("finished")
+    return folder / "hiddenscope"
+
+
+made: list[tuple[str, int]] = []
+
+
+def count_epochs(run, layer):
+    made.append(("epochs", len(run.epochs)))
+    return xr.Dataset({"count": ((), len(run.epochs))})
+
+
+def fail(run, layer):
+    made.append(("fail", len(run.epochs)))
+    raise ValueError("this network has no such thing")
+
+
+EPOCHS = Study("epochs", "number of epochs", count_epochs, live=True)
+FAILS = Study("fails", "never made", fail, live=True)
+NOT_FOR_THIS = Study("none", "for other networks", lambda run, layer: None, live=True)
+
+
+@pytest.fixture(autouse=True)
+def forget():
+    made.clear()
+
+
+def test_studies_come_after_the_picture_once_per_state_of_the_run_and_failures_stop_nothing(tmp_path):
+    folder = record(tmp_path)
+    worker = Worker(tmp_path, studies=(FAILS, NOT_FOR_THIS, EPOCHS))
+    assert worker.turn()
+    assert open_run(folder).results.get("lstm", "mmphate") is not None
+    assert made == [], "the picture comes first"
+    turns = 0
+    while worker.turn():
+        turns += 1
+        assert turns < 10
+    worker.close()
+    assert made == [("fail", 4), ("epochs", 4)]
+    results = open_run(folder).results
+    assert int(results.get("lstm", "epochs")["count"]) == 4
+    entry = journal.read(folder)
+    assert entry.studies == {"lstm/fails": "ValueError: this network has no such thing"}
+    assert (entry.state, entry.doing) == ("idle", "")
+    again = Worker(tmp_path, studies=(EPOCHS,))
+    while again.turn():
+        pass
+    again.close()
+    assert made == [("fail", 4), ("epochs", 4)], "what is stored and current is not made again"
+
+
+def test_while_a_run_trains_a_new_picture_is_made_before_the_next_study(tmp_path):
+    slow = Study("slow", "a slow one", lambda run, layer: time.sleep(0.2) or count_epochs(run, layer), live=True)
+    studies = (slow, EPOCHS)
+    with SnapshotWriter.open(tmp_path / "hiddenscope", describe()) as writer:
+        writer.append(snapshot(0))
+        worker = Worker(tmp_path, studies=studies)
+        assert worker.turn()
+        assert worker.turn()
+        assert made == [("epochs", 1)]
+        assert not worker.turn(), "after a study of a run in training it rests"
+        writer.append(snapshot(1))
+        assert worker.turn()
+        assert open_run(tmp_path).results.get("lstm", "mmphate").attrs["covers_epoch"] == 1.0
+        assert made == [("epochs", 1)]
+        deadline = time.monotonic() + 20
+        while len(made) < 3 and time.monotonic() < deadline:
+            worker.turn()
+        assert made[1:] == [("epochs", 2), ("epochs", 2)], "in the end both are made of the newest epoch"
+        worker.close()
+        writer.finish("finished")
+
+
+def test_the_rest_after_a_study_is_twice_its_duration_and_only_while_training(tmp_path):
+    folder = record(tmp_path)
+    run = open_run(folder)
+    nap = Study("nap", "sleeps", lambda run, layer: time.sleep(0.3) or None, live=True)
+    studio = Studio((nap, EPOCHS))
+    with ResultStore.open(run.location, writable=True) as store:
+        began = time.monotonic()
+        studio.make(nap, run, "lstm", store)
+        took = time.monotonic() - began
+    assert studio.due(run.path, "lstm", run.version, training=True) is None
+    assert studio.due(run.path, "lstm", run.version, training=False) is EPOCHS
+    assert studio._rest_until - time.monotonic() == pytest.approx(2 * took, abs=0.3 * took + 0.1)
+
+
+def test_every_live_study_can_be_loaded():
+    found, problems = live_studies()
+    assert problems == {}
+    assert all(study.live for study in found)
+
+
+def test_another_methods_picture_is_what_embed_gives_of_the_same_nodes(tmp_path):
+    import hiddenscope as hs
+
+    run = open_run(record(tmp_path))
+    dataset = other_picture(run, "lstm", "pca")
+    expected = hs.embed(run.trace("lstm"), method="pca", random_state=0)
+    np.testing.assert_allclose(dataset["embedding"].values, expected.values, rtol=1e-5)
+    assert dataset["inter_step_entropy"].dims == ("epoch", "unit")
+    assert dataset.attrs["note"] == ""
+    fewer = other_picture(run, "lstm", "pca", limit=30)
+    assert fewer["embedding"].sizes["unit"] == UNITS
+    assert fewer.attrs["note"] != ""
+
+
+def test_two_runs_in_one_picture_tell_which_point_is_of_which_epoch_and_run(tmp_path):
+    first = open_run(record(tmp_path / "a"))
+    second = open_run(record(tmp_path / "b", range(-1, 2), seed=1))
+    joint = joint_picture(first, second, "lstm")
+    assert joint["run"].values.tolist() == [0, 0, 0, 0, 1, 1, 1]
+    assert joint["epoch_of_run"].values.tolist() == [0, 1, 2, 3, -1, 0, 1]
+    assert np.isfinite(joint["embedding"].values).all()
+
+
+def test_a_run_beside_itself_lies_on_itself_as_much_as_the_kernel_allows(tmp_path):
+    """Identical states are the same nodes to the kernel, so each is nearer to its twin than to most others."""
+    first, twin = open_run(record(tmp_path / "a")), open_run(record(tmp_path / "b"))
+    joint = joint_picture(first, twin, "lstm")["embedding"].transpose("epoch", "step", "unit", "component").values
+    own, other = joint[:4].reshape(-1, 3), joint[4:].reshape(-1, 3)
+    distances = np.linalg.norm(own[:, None] - other[None], axis=-1)
+    ranks = (distances < np.diag(distances)[:, None]).mean(axis=1)
+    assert np.median(ranks) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("change", "said"), [({"units": 4}, "5 and 4 units"), ({"probe": "other"}, "different probe samples")]
+)
+def test_runs_that_do_not_match_are_refused_with_the_reason(tmp_path, change, said):
+    first, second = open_run(record(tmp_path / "a")), open_run(record(tmp_path / "b", **change))
+    assert said in why_not(first, second, "lstm")
+    with pytest.raises(ValueError, match=said):
+        joint_picture(first, second, "lstm")
+
+
+def test_what_a_viewer_asks_for_is_computed_in_another_process_and_stored(tmp_path):
+    folder = record(tmp_path)
+    worker = Worker(tmp_path)
+    worker.turn()
+    worker.desk.ask(Request(str(folder), "lstm", "pca"))
+    worker.desk.ask(Request(str(folder), "gru", "pca"))
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        worker.turn()
+        entry = journal.read(folder)
+        if open_run(folder).results.get("lstm", "pca") is not None and "gru/pca" in entry.studies:
+            break
+        time.sleep(0.05)
+    worker.close()
+    assert open_run(folder).results.get("lstm", "pca").attrs["method"] == "pca"
+    assert "gru" in journal.read(folder).studies["gru/pca"], "a wish that cannot be met says why"
+
+
+def test_a_request_survives_being_sent_and_nonsense_is_no_request(tmp_path):
+    request = Request(str(record(tmp_path)), "lstm", "joint", other="/elsewhere")
+    assert parse(request.line()) == request
+    for line in (b"", b"[]", b'{"run": "a", "layer": "b", "method": "rm"}', b'{"run": "a"}', b"\xff\xfe"):
+        assert parse(line) is None
+    with pytest.raises(ValueError, match="no_such"):
+        compute(Request(request.run, "no_such", "pca"))
+
+
+def test_one_wish_is_kept_however_often_it_is_asked_for():
+    desk = Desk()
+    for _ in range(3):
+        desk.ask(Request("a", "lstm", "pca"))
+    assert desk.waiting() == Request("a", "lstm", "pca")
+    assert desk.waiting() is None
+    desk.close()
