@@ -18,7 +18,7 @@ def squared_distances(node, others, start, stop, out):  # type: ignore[no-untype
     """
     count = stop - start
     features = len(node)
-    for j in range(count):
+    for j in range(count if features < 4 else 0):
         out[j] = np.float32(0.0)
     feature = 0
     while feature + 4 <= features:  # four at a time: each sum is read and written a quarter as often
@@ -29,16 +29,27 @@ def squared_distances(node, others, start, stop, out):  # type: ignore[no-untype
             others[feature + 3, start:stop],
         )
         x, y, z, w = node[feature], node[feature + 1], node[feature + 2], node[feature + 3]
-        for j in range(count):
-            p, q, r, s = a[j] - x, b[j] - y, c[j] - z, d[j] - w
-            out[j] += p * p + q * q + r * r + s * s
+        if feature == 0:
+            for j in range(count):
+                p, q, r, s = a[j] - x, b[j] - y, c[j] - z, d[j] - w
+                out[j] = p * p + q * q + r * r + s * s
+        else:
+            for j in range(count):
+                p, q, r, s = a[j] - x, b[j] - y, c[j] - z, d[j] - w
+                out[j] += p * p + q * q + r * r + s * s
         feature += 4
-    while feature < features:
+    if feature + 2 <= features:
+        a, b = others[feature, start:stop], others[feature + 1, start:stop]
+        x, y = node[feature], node[feature + 1]
+        for j in range(count):
+            p, q = a[j] - x, b[j] - y
+            out[j] += p * p + q * q
+        feature += 2
+    if feature < features:
         a, x = others[feature, start:stop], node[feature]
         for j in range(count):
             p = a[j] - x
             out[j] += p * p
-        feature += 1
 
 
 @compiled

@@ -26,7 +26,6 @@ from hiddenscope.embeddings.landmarks import choose_landmarks
 from hiddenscope.embeddings.memory import require_memory
 from hiddenscope.embeddings.nodes import normalize, present_nodes, reduce_samples
 from hiddenscope.embeddings.seeds import RandomState, draw_seed
-from hiddenscope.embeddings.streaming import affordable_sums
 from hiddenscope.embeddings.threads import one_blas_thread
 from hiddenscope.embeddings.transitions import (
     LandmarkGraph,
@@ -194,7 +193,7 @@ def graph_of_nodes(
             intra_kernel(rows, knn=intra_knn, decay=decay),
             choose_landmarks(rows, n_landmark, seed=seed),
             bandwidth=width,
-            sums=affordable_sums(rows),
+            sums="auto",
         )
         operator = landmark_operator(streamed)
     return MultisliceGraph(nodes, streamed, operator, intra_knn=intra_knn, decay=decay)

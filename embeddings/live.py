@@ -34,7 +34,7 @@ from hiddenscope.embeddings.refinement import RANKS, edges_to, refine, slice_mat
 from hiddenscope.embeddings.streaming import embed_nodes
 from hiddenscope.embeddings.succession import Succession, renew_landmarks
 from hiddenscope.embeddings.threads import one_blas_thread
-from hiddenscope.embeddings.transitions import Sums, interpolate, landmark_graph, landmark_operator
+from hiddenscope.embeddings.transitions import interpolate, landmark_graph, landmark_operator
 from hiddenscope.embeddings.unit_rows import Float32Array, UnitRows, unit_rows
 from hiddenscope.trace import FloatArray
 
@@ -220,9 +220,9 @@ def _advance(picture: LivePicture, fresh: Float32Array) -> LivePicture:
         rows, rows.from_nodes(former), kept >= before, picture.landmarks, picture.landmark_positions,
         n_landmark=settings.n_landmark, renewal=RENEWAL,
     )  # fmt: skip
-    pairs = int(np.sum(np.diff(rows.offsets) ** 2))
-    sums: Sums = "exact" if pairs <= EXACT_PAIRS else "centers"
-    graph = landmark_graph(rows, intra, succession.landmarks, bandwidth=width, sums=sums)
+    graph = landmark_graph(
+        rows, intra, succession.landmarks, bandwidth=width, sums="auto", most_pairs=EXACT_PAIRS
+    )
     operator = landmark_operator(graph)
     decomposition = _spectrum(picture, operator.symmetric, succession, steps)
     full = len(decomposition.values) == len(operator.symmetric)

@@ -57,20 +57,14 @@ def nearest_slices(
         here, own = rows.of(unit), landmarks.of(unit)
         labels = landmarks.labels[here] - own.start
         members = np.argsort(labels, kind="stable").astype(np.int32) + np.int32(here.start)
-        ends = np.cumsum(np.bincount(labels, minlength=own.stop - own.start))
+        sizes = np.bincount(labels, minlength=own.stop - own.start)
         centers = landmarks.centers[own]
-        everyone = np.arange(len(centers), dtype=np.int32)
-        order = np.empty((len(centers), len(centers)), np.int32)
-        _search(centers, centers, everyone, np.full(len(centers), -1, np.int32), order, np.empty(order.shape, np.float32))  # fmt: skip  # noqa: E501
-        for cluster in range(len(centers)):
-            mine = members[(0 if cluster == 0 else ends[cluster - 1]) : ends[cluster]]
-            sizes = np.diff(ends, prepend=0)[order[cluster]]
-            enough = int(np.searchsorted(np.cumsum(sizes), max(candidates or 0, n_neighbors + 1))) + 1
-            among = np.concatenate([members[ends[c] - n : ends[c]] for c, n in zip(order[cluster][:enough], sizes, strict=False)])  # fmt: skip  # noqa: E501
-            part_found = np.empty((len(mine), n_neighbors), np.int32)
-            part_squared = np.empty(part_found.shape, np.float32)
-            _search(rows.values[mine], rows.values[among], among, mine, part_found, part_squared)
-            found[mine], squared[mine] = part_found, part_squared
+        norms = np.sum(centers**2, axis=1)
+        apart = norms[:, None] + norms - 2 * (centers @ centers.T)
+        np.fill_diagonal(apart, -np.inf)
+        order = np.argsort(apart, axis=1, kind="stable").astype(np.int32)
+        least = max(candidates or 0, n_neighbors + 1)
+        _nearest_around(rows.values, members, np.cumsum(sizes), order, least, int(sizes.max()), found, squared)
 
     counts = np.diff(rows.offsets)
     exact = landmarks is None or candidates is None
@@ -154,22 +148,66 @@ def _nearest(queries, columns, names, own, reach, found, squared):  # type: igno
         for start in range(0, count, _TILE):
             stop = min(start + _TILE, count)
             squared_distances(queries[query], columns, start, stop, distances)
-            for first in range(0, stop - start, _GROUP):
-                group = distances[first : min(first + _GROUP, stop - start)]
-                least = FAR
-                for j in range(len(group)):
-                    least = min(least, group[j])
-                if least >= near[rank - 1]:
-                    continue
-                labels = names[start + first : start + first + len(group)]
-                for j in range(len(group)):
-                    distance = group[j]
-                    if distance < near[rank - 1] and labels[j] != itself:
-                        place = rank - 1
-                        while place > 0 and near[place - 1] > distance:
-                            near[place], who[place] = near[place - 1], who[place - 1]
-                            place -= 1
-                        near[place], who[place] = distance, labels[j]
+            _keep_nearest(distances[: stop - start], names[start:stop], itself, near, who)
         for place in range(rank):
             if who[place] == itself:
                 near[place] = 0
+
+
+@compiled
+def _nearest_around(values, members, ends, order, least, largest, found, squared):  # type: ignore[no-untyped-def]
+    """Fill in the nearest of each node among the members of its own cluster and of the nearest clusters around it.
+
+    ``members`` are rows sorted by cluster, cluster c ends before ``ends[c]``; ``order[c]`` are the clusters nearest to
+    c, itself first, taken until they hold ``least`` members.
+    """
+    features, rank = values.shape[1], found.shape[1]
+    names = np.empty(least + largest, np.int32)
+    columns = np.empty((features, least + largest), np.float32)
+    distances = np.empty(least + largest, np.float32)
+    for cluster in range(len(ends)):
+        first = ends[cluster - 1] if cluster else 0
+        if first == ends[cluster]:
+            continue
+        count = 0
+        for other in order[cluster]:
+            for position in range(ends[other - 1] if other else 0, ends[other]):
+                names[count] = members[position]
+                count += 1
+            if count >= least:
+                break
+        for j in range(count):
+            for feature in range(features):
+                columns[feature, j] = values[names[j], feature]
+        for position in range(first, ends[cluster]):
+            itself = members[position]
+            near, who = squared[itself], found[itself]
+            for place in range(rank):
+                near[place], who[place] = FAR, itself
+            squared_distances(values[itself], columns, np.int64(0), count, distances)
+            _keep_nearest(distances[:count], names[:count], itself, near, who)
+            for place in range(rank):
+                if who[place] == itself:
+                    near[place] = 0
+
+
+@compiled
+def _keep_nearest(distances, names, itself, near, who):  # type: ignore[no-untyped-def]
+    """Take the nearer ones into the sorted list ``near`` of distances and ``who`` of names, ``itself`` left out."""
+    last = len(near) - 1
+    for first in range(0, len(distances), _GROUP):
+        group = distances[first : min(first + _GROUP, len(distances))]
+        least = FAR
+        for j in range(len(group)):
+            least = min(least, group[j])
+        if least >= near[last]:
+            continue
+        labels = names[first : first + len(group)]
+        for j in range(len(group)):
+            distance = group[j]
+            if distance < near[last] and labels[j] != itself:
+                place = last
+                while place > 0 and near[place - 1] > distance:
+                    near[place], who[place] = near[place - 1], who[place - 1]
+                    place -= 1
+                near[place], who[place] = distance, labels[j]

@@ -11,6 +11,7 @@ Ours. Attraction and repulsion are those of UMAP (McInnes et al. 2018); what is 
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,10 +39,11 @@ STRESS = 1.0
 _MATES = 32
 _NEAREST_MATES = 2
 _BLOCK = 128
-DRAWS = 256
-"""Slices drawn at random to repel each block of nodes: more of them, less noise, better neighborhoods."""
+DRAWS = (32, 32, 64, 384)
+"""Slices drawn at random to repel each block of nodes, in the four quarters of the refinement: while steps are large
+their noise averages out, at the end it is what keeps neighbors apart."""
 
-DRAWS_WHEN_MANY = 128
+DRAWS_WHEN_MANY = (16, 16, 32, 192)
 MANY_NODES = 200_000
 _ROWS_PER_TASK = 1024
 _SLICES_PER_TASK = 512
@@ -159,34 +161,23 @@ def refine(
     new = np.empty_like(old)
     counts = np.diff(rows.offsets)
     tasks = [(unit, *part) for unit in range(rows.n_units) for part in ranges(int(counts[unit]), _ROWS_PER_TASK)]
-    draws = DRAWS if len(anchors) <= MANY_NODES else DRAWS_WHEN_MANY
+    schedule = DRAWS if len(anchors) <= MANY_NODES else DRAWS_WHEN_MANY
+    meant = np.abs(mates.distances).sum(axis=1) + np.float32(1e-6)
+    by_mate = np.ascontiguousarray(mates.distances.T)
+
+    def move(task: tuple[int, int, int], draws: int, key: np.uint64, step: np.float32) -> None:
+        unit, start, stop = task
+        first, last = int(rows.offsets[unit]), int(rows.offsets[unit + 1])
+        _move(old, new, home, edges.starts, edges.neighbors, mates.mates, by_mate, meant,
+              first, last - first, first + start, first + stop, draws, key, step)  # fmt: skip
+
     for epoch in range(epochs):
         key = np.uint64(seed * 1_000_003 + epoch)
         step = np.float32(rate * (1 - epoch / epochs))
-        _move_all(rows, edges, mates, tasks, draws, key, step, home, old, new)
+        draws = schedule[epoch * len(schedule) // epochs]
+        run_blocks(functools.partial(move, draws=draws, key=key, step=step), tasks)
         old, new = new, old
     return np.asarray(old[:, :components] / scale + center, np.float32)
-
-
-def _move_all(
-    rows: UnitRows,
-    edges: Edges,
-    mates: SliceMates,
-    tasks: list[tuple[int, int, int]],
-    draws: int,
-    key: np.uint64,
-    step: np.float32,
-    home: Float32Array,
-    old: Float32Array,
-    new: Float32Array,
-) -> None:
-    def move(task: tuple[int, int, int]) -> None:
-        unit, start, stop = task
-        first, last = int(rows.offsets[unit]), int(rows.offsets[unit + 1])
-        _move(old, new, home, edges.starts, edges.neighbors, mates.mates, mates.distances,
-              first, last - first, first + start, first + stop, draws, key, step)  # fmt: skip
-
-    run_blocks(move, tasks)
 
 
 def _in_three(positions: Float32Array) -> Float32Array:
@@ -307,56 +298,70 @@ def _attraction(xs, ys, zs, x, y, z):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _slice_forces(xs, ys, zs, wanted, x, y, z, stress):  # type: ignore[no-untyped-def]
-    """Attraction of the nearest mates, repulsion of the others, stress of all, and the sum of what attracts."""
+def _hold_slices(old, begin, end, mates, distances, meant, stress, away, force):  # type: ignore[no-untyped-def]
+    """Forces between the units of a slice on rows ``begin`` to ``end``: attraction of the nearest mates, repulsion of
+    the others, stress of all. Computed mate by mate for all rows together, which is vector code however few the mates.
+
+    ``force`` (4, row) takes the force and the sum of what attracts, ``away`` (mate, 3, row) is room for differences.
+    """
     one, tiny = np.float32(1.0), np.float32(1e-6)
-    seen, meant = np.float32(0.0), tiny
-    for k in range(len(xs)):
-        dx, dy, dz = xs[k] - x, ys[k] - y, zs[k] - z
-        seen += np.sqrt(dx * dx + dy * dy + dz * dz)
-        meant += abs(wanted[k])
-    ratio = seen / meant
-    fx, fy, fz, weight = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
-    for k in range(len(xs)):
-        dx, dy, dz = xs[k] - x, ys[k] - y, zs[k] - z
-        q = dx * dx + dy * dy + dz * dz
-        inverse = one / np.sqrt(q + tiny)
-        near = np.float32(INTRA_ATTRACTION) / (one + q)
-        far = min(np.float32(2.0) / ((np.float32(1e-3) + q) * (one + q)), np.float32(4.0) * inverse)
-        attracts = wanted[k] < 0
-        pull = stress * (one - ratio * abs(wanted[k]) * inverse) + (near if attracts else -far)
-        weight += stress + (near if attracts else np.float32(0.0))
-        fx += pull * dx
-        fy += pull * dy
-        fz += pull * dz
-    return fx, fy, fz, weight
+    count, n_mates = end - begin, mates.shape[1]
+    fx, fy, fz, weight = force[0, :count], force[1, :count], force[2, :count], force[3, :count]
+    for i in range(count):
+        fx[i], fy[i], fz[i], weight[i] = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
+    for k in range(n_mates):
+        dx, dy, dz = away[k, 0, :count], away[k, 1, :count], away[k, 2, :count]
+        for i in range(count):
+            mate, own = old[mates[begin + i, k]], old[begin + i]
+            dx[i], dy[i], dz[i] = mate[0] - own[0], mate[1] - own[1], mate[2] - own[2]
+        for i in range(count):
+            weight[i] += np.sqrt(dx[i] * dx[i] + dy[i] * dy[i] + dz[i] * dz[i])
+    ratio = force[4, :count]
+    for i in range(count):
+        ratio[i] = weight[i] / meant[begin + i]
+        weight[i] = np.float32(0.0)
+    for k in range(n_mates):
+        dx, dy, dz, wanted = away[k, 0, :count], away[k, 1, :count], away[k, 2, :count], distances[k, begin:end]
+        for i in range(count):
+            q = dx[i] * dx[i] + dy[i] * dy[i] + dz[i] * dz[i]
+            inverse = one / np.sqrt(q + tiny)
+            near = np.float32(INTRA_ATTRACTION) / (one + q)
+            far = min(np.float32(2.0) / ((np.float32(1e-3) + q) * (one + q)), np.float32(4.0) * inverse)
+            attracts = wanted[i] < 0
+            pull = stress * (one - ratio[i] * abs(wanted[i]) * inverse) + (near if attracts else -far)
+            weight[i] += stress + (near if attracts else np.float32(0.0))
+            fx[i] += pull * dx[i]
+            fy[i] += pull * dy[i]
+            fz[i] += pull * dz[i]
 
 
 @compiled
-def _move(old, new, home, starts, neighbors, mates, distances, first, count, begin, end, draws, key, step):  # type: ignore[no-untyped-def]
+def _move(old, new, home, starts, neighbors, mates, distances, meant, first, count, begin, end, draws, key, step):  # type: ignore[no-untyped-def]
     """Move rows ``begin`` to ``end`` of the unit that owns ``count`` rows from ``first`` on."""
     xs, ys, zs = np.empty(draws, np.float32), np.empty(draws, np.float32), np.empty(draws, np.float32)
-    most = mates.shape[1]
+    most = 0
     for i in range(begin, end):
         most = max(most, starts[i + 1] - starts[i])
     gx, gy, gz = np.empty(most, np.float32), np.empty(most, np.float32), np.empty(most, np.float32)
     n_mates = mates.shape[1]
+    away, held = np.empty((n_mates, 3, _BLOCK), np.float32), np.empty((5, _BLOCK), np.float32)
     stress = np.float32(STRESS) / np.float32(max(n_mates, 1))
     anchor = np.float32(ANCHOR)
     for start in range(begin, end, _BLOCK):
+        stop = min(start + _BLOCK, end)
         for draw in range(draws):
             counter = (np.uint64(start) << np.uint64(12)) + np.uint64(draw) + (key << np.uint64(44))
             drawn = old[first + np.int64(_scrambled(counter) % np.uint64(count))]
             xs[draw], ys[draw], zs[draw] = drawn[0], drawn[1], drawn[2]
-        for i in range(start, min(start + _BLOCK, end)):
+        _hold_slices(old, start, stop, mates, distances, meant, stress, away, held)
+        for i in range(start, stop):
             x, y, z = old[i, 0], old[i, 1], old[i, 2]
             degree = starts[i + 1] - starts[i]
             _gather(old, neighbors[starts[i] : starts[i + 1]], gx, gy, gz)
             ax, ay, az, pulls = _attraction(gx[:degree], gy[:degree], gz[:degree], x, y, z)
             push = np.float32(REPULSION) * np.float32(degree) / np.float32(draws)
             rx, ry, rz = _repulsion(xs, ys, zs, x, y, z)
-            _gather(old, mates[i], gx, gy, gz)
-            sx, sy, sz, holds = _slice_forces(gx[:n_mates], gy[:n_mates], gz[:n_mates], distances[i], x, y, z, stress)
+            sx, sy, sz, holds = held[0, i - start], held[1, i - start], held[2, i - start], held[3, i - start]
             change = step / (np.float32(1.0) + step * (anchor + pulls + holds))
             new[i, 0] = x + change * (anchor * (home[i, 0] - x) + ax - push * rx + sx)
             new[i, 1] = y + change * (anchor * (home[i, 1] - y) + ay - push * ry + sy)

@@ -33,10 +33,6 @@ from hiddenscope.embeddings.transitions import (
 from hiddenscope.embeddings.unit_rows import Float32Array, UnitRows, unit_rows
 from hiddenscope.trace import FloatArray
 
-EXACT_PAIRS = 400_000_000
-"""Up to this many pairs of slices of one unit, ``sums="auto"`` adds up every member of a landmark: about a second."""
-
-
 @dataclass(frozen=True)
 class StreamingSolution:
     """A picture and all that is needed to go on from it.
@@ -76,7 +72,7 @@ def embed_nodes(
     gamma: float = 0.0,
     n_landmark: int = 1000,
     bandwidth: int | Literal["exact"] = bandwidths.SAMPLED_ROWS,
-    sums: Sums | Literal["auto"] = "auto",
+    sums: Sums = "auto",
     refine: int = EPOCHS,
     seed: int = 0,
 ) -> StreamingSolution:
@@ -93,7 +89,7 @@ def embed_nodes(
         n_landmark: landmarks at most; with no more nodes than that every node is embedded by itself.
         bandwidth: slices per unit that the bandwidth is measured at, or "exact" for all of them.
         sums: "exact" adds the affinities of all members of a landmark, "centers" takes that of its center for each;
-            "auto" is exact up to `EXACT_PAIRS` pairs of slices.
+            "auto" is exact while that is cheap (`hiddenscope.embeddings.transitions.landmark_graph`).
         refine: epochs of the final refinement; 0 turns it off.
         seed: of every random choice.
 
@@ -115,7 +111,7 @@ def embed_nodes(
             intra_kernel(rows, knn=intra_knn, decay=decay),
             landmarks,
             bandwidth=width.value,
-            sums=affordable_sums(rows) if sums == "auto" else sums,
+            sums=sums,
         )
         operator = landmark_operator(graph)
         decomposition = spectrum(operator.symmetric)
@@ -125,8 +121,3 @@ def embed_nodes(
         plain = interpolate(graph, placement.positions)
         refined = refine_nodes(rows, landmarks, plain, epochs=refine, seed=seed)
     return StreamingSolution(graph, operator, width, time, placement, plain, refined)
-
-
-def affordable_sums(rows: UnitRows) -> Sums:
-    """Exact sums where their cost, the pairs of slices of one unit, is no more than that of the other stages."""
-    return "exact" if int(np.sum(np.diff(rows.offsets) ** 2)) <= EXACT_PAIRS else "centers"

@@ -21,7 +21,10 @@ from hiddenscope.embeddings.landmarks import Landmarks
 from hiddenscope.embeddings.threads import ranges, run_blocks
 from hiddenscope.embeddings.unit_rows import Float32Array, UnitRows
 
-Sums = Literal["exact", "centers"]
+Sums = Literal["exact", "centers", "auto"]
+
+EXACT_PAIRS = 400_000_000
+"""Up to this many pairs of slices of one unit, "auto" takes exact sums: a second or less."""
 
 _ROWS_PER_BLOCK = 4096
 _TILE = 512
@@ -79,24 +82,33 @@ class LandmarkOperator:
 
 
 def landmark_graph(
-    rows: UnitRows, intra: IntraKernel, landmarks: Landmarks, *, bandwidth: float, sums: Sums = "exact"
+    rows: UnitRows,
+    intra: IntraKernel,
+    landmarks: Landmarks,
+    *,
+    bandwidth: float,
+    sums: Sums = "exact",
+    most_pairs: int = EXACT_PAIRS,
 ) -> LandmarkGraph:
     """Prepare the node-to-landmark sums.
 
     "exact" costs O(slices²) per unit and agrees with the materialized kernel to float32 rounding; "centers" costs
-    O(slices · landmarks) and forgets the spread within a landmark.
+    O(slices · landmarks) and forgets the spread within a landmark. "auto" is exact up to ``most_pairs`` pairs of slices
+    of one unit.
     """
+    if sums == "auto":
+        sums = "exact" if int(np.sum(np.diff(rows.offsets) ** 2)) <= most_pairs else "centers"
     if sums == "exact":
         units = run_blocks(lambda unit: _exact_block(rows, landmarks, bandwidth, unit), range(rows.n_units))
         return LandmarkGraph(rows, intra, landmarks, bandwidth, sums, tuple(units))
     entries = int(np.dot(np.diff(rows.offsets), np.diff(landmarks.offsets)))
     if entries > _KEPT_ENTRIES:
-        return LandmarkGraph(rows, intra, landmarks, bandwidth, sums, None)
+        return LandmarkGraph(rows, intra, landmarks, bandwidth, "centers", None)
     counts = np.diff(rows.offsets)
     blocks = run_blocks(
         lambda unit: _center_block(rows, landmarks, bandwidth, unit, 0, int(counts[unit])), range(rows.n_units)
     )
-    return LandmarkGraph(rows, intra, landmarks, bandwidth, sums, tuple(blocks))
+    return LandmarkGraph(rows, intra, landmarks, bandwidth, "centers", tuple(blocks))
 
 
 def landmark_operator(graph: LandmarkGraph) -> LandmarkOperator:
@@ -209,34 +221,24 @@ def _center_block(
 
 @compiled
 def _member_sums(columns, labels, scale, sums):  # type: ignore[no-untyped-def]
-    """``sums[l, i]`` = affinity of point i to the members of landmark l, itself with 1; points sorted by landmark."""
-    count = columns.shape[1]
-    features = columns.shape[0]
+    """``sums[l, j]`` = affinity of point j to the members of landmark l, itself included; points sorted by landmark.
+
+    Every pair is computed twice: adding up the mirrored half in scalar code would take longer.
+    """
+    features, count = columns.shape
     affinities = np.empty(_TILE, np.float32)
     point = np.empty(features, np.float32)
-    for i in range(count):
-        for feature in range(features):
-            point[feature] = columns[feature, i]
-        mine = labels[i]
-        sums[mine, i] += np.float32(1.0)
-        for start in range(i + 1, count, _TILE):
-            stop = min(start + _TILE, count)
+    for start in range(0, count, _TILE):
+        stop = min(start + _TILE, count)
+        for i in range(count):
+            for feature in range(features):
+                point[feature] = columns[feature, i]
             squared_distances(point, columns, start, stop, affinities)
-            toward = sums[mine, start:stop]
+            toward = sums[labels[i], start:stop]
             for j in range(stop - start):
                 exponent = affinities[j] * scale
                 value = exponential(max(exponent, -_LIMIT))
-                value = value if exponent >= -_LIMIT else np.float32(0.0)
-                affinities[j] = value
-                toward[j] += value
-            j = 0
-            while j < stop - start:  # members of one landmark lie side by side
-                label = labels[start + j]
-                total = np.float32(0.0)
-                while j < stop - start and labels[start + j] == label:
-                    total += affinities[j]
-                    j += 1
-                sums[label, i] += total
+                toward[j] += value if exponent >= -_LIMIT else np.float32(0.0)
 
 
 @compiled
