@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -83,6 +84,7 @@ def _bring_news(app: Dash, library: Library, supervisor: Supervisor | None) -> N
             "notice": Output("notice", "children"),
             "note": Output("picture-note", "children"),
             "units": Output("unit-table", "rowData"),
+            "unit_columns": Output("unit-table", "columnDefs"),
             "lower_style": Output("lower", "style"),
             "empty": Output("empty", "children"),
             "empty_style": Output("empty", "style"),
@@ -151,10 +153,15 @@ def _bring_news(app: Dash, library: Library, supervisor: Supervisor | None) -> N
         news["notice"] = _notice(view, entry, supervisor)
         curves_at = [run, view.layer, view.version, view.result_version, log, dark]
         units_at: Any = [run, view.layer, view.result_version]
+        columns_told = seen.get("unit_columns")
         if panel != strip.UNITS:
             units_at = seen.get("units")  # nobody looks at the table
         elif seen.get("units") != units_at:
-            news["units"] = [] if view.result is None else unit_rows(view)
+            rows = [] if view.result is None else unit_rows(view, library.unit_columns(run, view.layer))
+            news["units"] = rows
+            if seen.get("unit_columns") != (columns := list(rows[0]) if rows else []):
+                news["unit_columns"] = layout.unit_columns(rows)
+            columns_told = columns
         picture_at = [run, view.layer, view.result_version, color, dimensions, dark]
         if seen.get("curves") != curves_at:
             news["curves"] = curves_figure(view, log=log, dark=dark)
@@ -164,7 +171,7 @@ def _bring_news(app: Dash, library: Library, supervisor: Supervisor | None) -> N
             news["picture"] = figure.to_dict()
             news["note"] = _note(view, (figure.layout.meta or {}).get("note", ""))
         told = {"runs": listed, "layers": list(view.layers), "curves": curves_at, "picture": picture_at}
-        told["units"] = units_at
+        told |= {"units": units_at, "unit_columns": columns_told}
         if told != seen:
             news["seen"] = told
             news |= {"empty_style": HIDDEN, "views_style": GRID, "transport_style": SHOWN, "lower_style": SHOWN}
@@ -199,10 +206,10 @@ def curves_figure(view: View, *, log: bool, dark: bool) -> dict[str, Any]:
     return figure
 
 
-def unit_rows(view: View) -> list[dict[str, Any]]:
+def unit_rows(view: View, columns: Mapping[str, xr.DataArray] = MappingProxyType({})) -> list[dict[str, Any]]:
     """The rows of the table of units; numbers that are not known are None."""
     assert view.result is not None
-    table = unit_table(view.result, view.class_names)
+    table = unit_table(view.result, view.class_names, columns)
     rows = table.astype(object).where(table.notna(), None).to_dict("records")
     return [{str(name): value for name, value in row.items()} for row in rows]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -195,29 +196,59 @@ def _transport() -> html.Div:
     )
 
 
-def _unit_table() -> AgGrid:
-    number = {"type": "rightAligned", "filter": "agNumberColumnFilter"}
-    two = {"function": "params.value === null ? '' : d3.format('.2f')(params.value)"}
-    columns = [
-        {"field": "unit", "filter": True, "comparator": {"function": "Number(valueA) - Number(valueB) || 0"}},
-        {"field": "entropy", "headerName": "inter-step entropy (nats)", "valueFormatter": two, **number},
-        {"field": "change", "headerName": "change since the first epoch", "valueFormatter": two, **number},
-        {"field": "travel", "headerName": "travel over epochs", "valueFormatter": two, **number},
-        {"field": "class", "headerName": "most active class", "filter": True},
+_TWO_DIGITS = {"function": "params.value == null ? '' : d3.format('.2f')(params.value)"}
+_THREE_FIGURES = {"function": "params.value == null ? '' : d3.format('.3~g')(params.value)"}
+_PERCENT = {"function": "params.value == null ? '' : d3.format('.0%')(params.value)"}
+_NUMBER = {"type": "rightAligned", "filter": "agNumberColumnFilter"}
+
+
+def unit_columns(rows: Sequence[dict[str, Any]] = ()) -> list[dict[str, Any]]:
+    """The columns of the table of units: those that every picture has, then those that other results offer."""
+    fixed: list[dict[str, Any]] = [
         {
-            "field": "share",
-            "headerName": "at this share of steps",
-            "valueFormatter": {"function": "params.value === null ? '' : d3.format('.0%')(params.value)"},
-            **number,
+            "field": "unit",
+            "filter": True,
+            "pinned": "left",
+            "maxWidth": 110,
+            "comparator": {"function": "Number(valueA) - Number(valueB) || 0"},
         },
+        {"field": "entropy", "headerName": "inter-step entropy (nats)", "valueFormatter": _TWO_DIGITS, **_NUMBER},
+        {"field": "change", "headerName": "change since the first epoch", "valueFormatter": _TWO_DIGITS, **_NUMBER},
+        {"field": "travel", "headerName": "travel over epochs", "valueFormatter": _TWO_DIGITS, **_NUMBER},
+        {"field": "class", "headerName": "most active class", "filter": True},
+        {"field": "share", "headerName": "at this share of steps", "valueFormatter": _PERCENT, **_NUMBER},
     ]
+    known = {column["field"] for column in fixed}
+    present = set(rows[0]) if rows else known
+    offered = [
+        {
+            "colId": name,
+            "headerName": name,
+            "valueGetter": {"function": f"params.data[{json.dumps(name)}]"},
+            **({"filter": True} if _is_text(rows, name) else {"valueFormatter": _THREE_FIGURES, **_NUMBER}),
+        }
+        for name in (rows[0] if rows else ())
+        if name not in known
+    ]
+    return [column for column in fixed if column["field"] in present] + offered
+
+
+def _is_text(rows: Sequence[dict[str, Any]], name: str) -> bool:
+    return any(isinstance(row[name], str) for row in rows)
+
+
+def _unit_table() -> AgGrid:
     return AgGrid(
         id="unit-table",
-        columnDefs=columns,
+        columnDefs=unit_columns(),
         rowData=[],
         getRowId="params.data.unit",
-        defaultColDef={"sortable": True, "resizable": True, "flex": 1, "minWidth": 110},
-        dashGridOptions={"rowSelection": {"mode": "multiRow", "enableClickSelection": True}, "rowHeight": 30},
+        defaultColDef={"sortable": True, "resizable": True, "flex": 1, "minWidth": 120, "wrapHeaderText": True},
+        dashGridOptions={
+            "rowSelection": {"mode": "multiRow", "enableClickSelection": True},
+            "rowHeight": 30,
+            "overlayNoRowsTemplate": "Units are listed here as soon as the first picture is made.",
+        },
         style={"height": 420, "width": "100%"},
     )
 

@@ -104,6 +104,16 @@ class Library:
         """
         return self._shelf(name).result(layer, method)
 
+    def unit_columns(self, name: str, layer: str) -> dict[str, xr.DataArray]:
+        """What stored results know of each unit, by header: values of dims (unit,) or (epoch, unit).
+
+        A result offers them by its attribute ``unit_columns``, from the name of a variable to the header of its column.
+
+        Raises:
+            KeyError, RunFormatError: as for `view`.
+        """
+        return self._shelf(name).unit_columns(layer)
+
     def _shelf(self, name: str) -> _Shelf:
         info = self.runs()[name]
         with self._lock:
@@ -126,6 +136,7 @@ class _Shelf:
         self._views: dict[str, View] = {}
         self._index: tuple[str, dict[tuple[str, str], float]] = ("", {})
         self._results: OrderedDict[tuple[str, str], tuple[float, xr.Dataset]] = OrderedDict()
+        self._columns: dict[tuple[str, str], tuple[float, dict[str, xr.DataArray]]] = {}
 
     def view(self, name: str, layer: str | None) -> View:
         with self._lock:
@@ -197,6 +208,34 @@ class _Shelf:
             while len(self._results) > 1 and sum(held.nbytes for _, held in self._results.values()) > KEPT_BYTES:
                 self._results.popitem(last=False)
             return kept[1]
+
+    def unit_columns(self, layer: str) -> dict[str, xr.DataArray]:
+        with self._lock:
+            columns: dict[str, xr.DataArray] = {}
+            for (owner, method), stored_at in self.stored().items():
+                if owner != layer:
+                    continue
+                kept = self._columns.get((layer, method))
+                if kept is None or kept[0] != stored_at:
+                    kept = (stored_at, self._offered(layer, method))
+                    self._columns[layer, method] = kept
+                columns |= kept[1]
+            return columns
+
+    def _offered(self, layer: str, method: str) -> dict[str, xr.DataArray]:
+        assert self._run is not None
+        attributes = self._run.results.attributes(layer, method) or {}
+        offered = attributes.get("unit_columns")
+        if not isinstance(offered, dict) or not offered:
+            return {}
+        dataset = self._run.results.get(layer, method)
+        if dataset is None:
+            return {}
+        return {
+            str(header): dataset[name].load()
+            for name, header in offered.items()
+            if name in dataset and set(dataset[name].dims) in ({"unit"}, {"epoch", "unit"}) and "unit" in dataset.coords
+        }
 
 
 def alive(pid: int) -> bool:

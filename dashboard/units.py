@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 
-def unit_table(result: xr.Dataset, class_names: Sequence[str] | None = None) -> pd.DataFrame:
+def unit_table(
+    result: xr.Dataset,
+    class_names: Sequence[str] | None = None,
+    columns: Mapping[str, xr.DataArray] = MappingProxyType({}),
+) -> pd.DataFrame:
     """One row per unit, of a stored picture.
 
     Columns: ``unit``; ``entropy``, its inter-step entropy in the newest epoch, in nats; ``change``, how much that is
@@ -20,6 +26,8 @@ def unit_table(result: xr.Dataset, class_names: Sequence[str] | None = None) -> 
     Args:
         result: as `Painter.paint` makes it.
         class_names: the names of the class codes; None leaves ``class`` and ``share`` out.
+        columns: more columns, by their header: values of dims (unit,), or (epoch, unit), of which the newest that is
+            known is shown.
     """
     entropy = result["inter_step_entropy"].transpose("unit", "epoch").values.astype(float)
     points = result["embedding"].transpose("epoch", "step", "unit", "component").values.astype(float)
@@ -38,4 +46,15 @@ def unit_table(result: xr.Dataset, class_names: Sequence[str] | None = None) -> 
         counts = np.stack([(codes == code).sum(axis=0) for code in range(len(class_names))])
         rows["class"] = [str(class_names[best]) for best in counts.argmax(axis=0)]
         rows["share"] = counts.max(axis=0) / codes.shape[0]
+    for header, values in columns.items():
+        rows[header] = _newest(values, rows["unit"])
     return rows
+
+
+def _newest(values: xr.DataArray, units: pd.Series[str]) -> pd.Series[Any]:
+    """The newest known value of each unit; NaN, or None for text, where there is none."""
+    if "epoch" in values.dims:
+        known = values.dropna("epoch", how="all") if values.dtype.kind == "f" else values
+        values = known.isel(epoch=-1) if known.sizes["epoch"] else values.isel(epoch=0)
+    by_unit = dict(zip(map(str, values["unit"].values), values.values.tolist(), strict=True))
+    return units.map(by_unit)

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+import xarray as xr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -402,3 +403,25 @@ def test_what_was_left_out_is_said(tmp_path):
     assert view.result is not None
     view.result.attrs["note"] = "13 of 128 steps"
     assert "13 of 128 steps" in words.left_out(view.result, "showing 5 of 10 points")
+
+
+def test_the_table_of_units_shows_what_stored_results_know_of_each_unit(tmp_path):
+    folder = record(tmp_path / "version_0", embed=True)
+    run = open_run(folder)
+    coords = {"unit": np.arange(UNITS), "epoch": [-1.0, 0.0, 1.0]}
+    importance = xr.DataArray([[1.0] * UNITS, [0.1, 0.2, np.nan, 0.4], [np.nan] * UNITS], dims=("epoch", "unit"))
+    dataset = xr.Dataset(
+        {"importance": importance, "group": ("unit", ["B", "A", "A", "B"]), "whole": ((), 3.0)}, coords=coords
+    )
+    dataset.attrs["unit_columns"] = {"importance": "importance (nats)", "group": "group", "whole": "no", "lost": "no"}
+    viewer = Viewer(tmp_path)
+    assert "importance (nats)" not in text(viewer.tick()["unit-table.columnDefs"])
+    with ResultStore.open(run.location, writable=True) as store:
+        store.put("lstm", "ablation", {}, dataset)
+    news = viewer.tick()
+    assert [row["importance (nats)"] for row in news["unit-table.rowData"]] == [0.1, 0.2, None, 0.4]
+    assert [row["group"] for row in news["unit-table.rowData"]] == ["B", "A", "A", "B"]
+    headers = [column.get("headerName") for column in news["unit-table.columnDefs"]]
+    assert headers[-2:] == ["importance (nats)", "group"]
+    viewer.inputs["panel.value"] = "pod"
+    assert "unit-table.rowData" not in viewer.tick()

@@ -242,3 +242,16 @@ def test_any_json_is_a_key(parameters: dict[str, object]) -> None:
         found = store.get("lstm", "mmphate", parameters)
         assert found is not None
         assert found.attrs["told"] == json.dumps(parameters)
+
+
+def test_attributes_are_read_without_the_numbers(tmp_path):
+    import xarray as xr
+
+    from hiddenscope.results import ResultStore
+
+    with ResultStore.open(tmp_path, writable=True) as store:
+        store.put("lstm", "m", {"a": 1}, xr.Dataset({"x": ("unit", [1.0])}, attrs={"note": "old"}))
+        store.put("lstm", "m", {"a": 2}, xr.Dataset({"x": ("unit", [1.0])}, attrs={"note": "new"}))
+    reader = ResultStore.open(tmp_path, writable=False)
+    assert reader.attributes("lstm", "m") == {"note": "new"}
+    assert reader.attributes("gru", "m") is None

@@ -190,6 +190,18 @@ class ResultStore:
                     raise
                 seen = self.version
 
+    def attributes(self, layer: str, method: str) -> dict[str, Any] | None:
+        """What the newest result of a layer and method says of itself, without reading its numbers; None without it."""
+        root = self._root()
+        paths = (
+            [] if root is None else [path for key, path in _index(root) if (key.layer, key.method) == (layer, method)]
+        )
+        if root is None or not paths:
+            return None
+        with readable(self.location):
+            about: dict[str, Any] = dict(root[paths[-1]].attrs)
+        return _read_attributes(about["attributes"])
+
     def sweep(self, *, grace: float = _GRACE) -> int:
         """Free the space of results that were replaced more than ``grace`` seconds ago; returns the bytes freed."""
         if self._lock is None or self._repository is None:
