@@ -98,7 +98,7 @@ def separability(states: Tensor, classes: Tensor) -> Tensor:
 
     A sequence's silhouette is (b - a) / max(a, b), with a its mean distance to the others of its class and b to those
     of the nearest other class; 0 when it is alone in its class. From -1 to 1, about 0 when the classes overlap. The
-    same number as `hiddenscope.analyses.separability` gives. NaN when a sequence has infinite states, or none.
+    same number as `hiddenscope.analyses.separability` gives. NaN when a sequence has infinite states, or none at all.
 
     Args:
         states: (step, unit, sample); NaN where a sequence has ended.
@@ -150,7 +150,9 @@ def summarize(
             found[f"{layer}/change"] = change(states, before[layer])
         found[f"{layer}/nonfinite"] = nonfinite[layer]
         if classes is not None:
-            found[f"{layer}/separability"] = separability(states, classes)
+            found[f"{layer}/separability"] = torch.where(
+                nonfinite[layer] == 0, separability(states, classes), torch.nan
+            )
             if not any(layer.startswith(f"{other}.") for other in values):  # not a layer's cell states or gates
                 found["separability"] = found[f"{layer}/separability"]
     if not found:
