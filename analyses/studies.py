@@ -19,6 +19,8 @@ from hiddenscope.run import Run
 
 STUDIES: tuple[str, ...] = (
     "hiddenscope.analyses.cocluster:COCLUSTER",
+    "hiddenscope.analyses.pod:POD_STUDY",
+    "hiddenscope.analyses.pod:SEPARABILITY_STUDY",
 )
 """Where the studies are, each as ``"module:NAME"``, in the order in which they are made."""
 
