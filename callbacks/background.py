@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from hiddenscope.description import Snapshot
+from hiddenscope.description import Amendments, Snapshot
 
 
 class Writer(Protocol):
@@ -15,18 +15,19 @@ class Writer(Protocol):
 
     def append(self, snapshot: Snapshot) -> None: ...
 
-    def finish(self, status: str) -> None: ...
+    def finish(self, status: str, *, amended: Amendments) -> None: ...
 
 
 class BackgroundWriter:
     """Hands snapshots to a writer in a thread of its own.
 
-    At most ``queue_size`` snapshots wait. When there is no room, `submit` waits ``max_wait`` seconds at most and then
-    gives the snapshot up; while the writer has not taken another one since, later snapshots are given up at once. After
-    an error in the writer everything is given up: ``error`` has it; ``written`` and ``given_up`` list epochs.
+    At most ``queue_size`` snapshots are on their way: waiting, or being written. So whoever kills the process costs so
+    many epochs at most. When there is no room, `submit` waits ``max_wait`` seconds at most and then gives the snapshot
+    up; while the writer has not got one done since, later snapshots are given up at once. After an error in the writer
+    everything is given up: ``error`` has it; ``written`` and ``given_up`` list epochs.
     """
 
-    def __init__(self, writer: Writer, *, queue_size: int = 4, max_wait: float = 2.0) -> None:
+    def __init__(self, writer: Writer, *, queue_size: int = 1, max_wait: float = 2.0) -> None:
         if queue_size < 1 or max_wait < 0:
             raise ValueError(f"needs queue_size >= 1 and max_wait >= 0, got {queue_size} and {max_wait}")
         self.error: BaseException | None = None
@@ -36,8 +37,10 @@ class BackgroundWriter:
         self._queue_size, self._max_wait = queue_size, max_wait
         self._waiting: deque[tuple[float, Callable[[], Snapshot]]] = deque()
         self._changed = threading.Condition()
+        self._busy = False
         self._stuck = False
         self._status: str | None = None  # set when the end was asked for
+        self._amended: Amendments = {}
         self._ended = False
         self._thread = threading.Thread(target=self._work, name="hiddenscope-writer", daemon=True)
         self._thread.start()
@@ -55,14 +58,14 @@ class BackgroundWriter:
             self._changed.notify_all()
             return True
 
-    def close(self, status: str, *, timeout: float) -> bool:
+    def close(self, status: str, *, timeout: float, amended: Amendments | None = None) -> bool:
         """Write what waits, finish with ``status`` and end the thread, within ``timeout`` seconds; True if it did.
 
         When the time is up, the thread is left to the disk it hangs on, and dies with the process.
         """
         with self._changed:
             if self._status is None:
-                self._status = status
+                self._status, self._amended = status, amended or {}
             self._changed.notify_all()
             return self._changed.wait_for(lambda: self._ended, timeout=timeout)
 
@@ -73,7 +76,7 @@ class BackgroundWriter:
             return [epoch for epoch, _ in self._waiting]
 
     def _has_room(self) -> bool:
-        return len(self._waiting) < self._queue_size
+        return len(self._waiting) + self._busy < self._queue_size
 
     def _is_over(self) -> bool:
         return self.error is not None or self._status is not None
@@ -89,7 +92,10 @@ class BackgroundWriter:
                     self.given_up += [epoch, *(waiting for waiting, _ in self._waiting)]
                     self._waiting.clear()
                 break
-            self.written.append(epoch)
+            with self._changed:
+                self.written.append(epoch)
+                self._busy = self._stuck = False
+                self._changed.notify_all()
         self._finish()
 
     def _next(self) -> tuple[float, Callable[[], Snapshot]] | None:
@@ -98,14 +104,13 @@ class BackgroundWriter:
             self._changed.wait_for(lambda: self._waiting or self._status is not None)
             if not self._waiting:
                 return None
-            item = self._waiting.popleft()
-            self._stuck = False
-            self._changed.notify_all()
-            return item
+            self._busy = True
+            return self._waiting.popleft()
 
     def _finish(self) -> None:
         try:
-            self._writer.finish("interrupted" if self.error is not None else self._status or "interrupted")
+            status = "interrupted" if self.error is not None else self._status or "interrupted"
+            self._writer.finish(status, amended=self._amended)
         except BaseException as error:
             self.error = self.error or error
         finally:

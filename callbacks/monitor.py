@@ -17,6 +17,7 @@ from torch import nn
 from hiddenscope.callbacks.batches import tensors_of
 from hiddenscope.callbacks.budget import Budget
 from hiddenscope.callbacks.folders import RUN_FOLDER, fresh_name, holds_run, is_remote, run_location, shortened
+from hiddenscope.callbacks.headline import headline
 from hiddenscope.callbacks.layers import check_record, find_sources
 from hiddenscope.callbacks.page import PageProcess, free_port
 from hiddenscope.callbacks.probe import as_probe, probe_of_batches
@@ -35,7 +36,6 @@ from hiddenscope.callbacks.trainers import (
     position,
     refuse_sharded_models,
 )
-from hiddenscope.description import LayerDescription
 from hiddenscope.errors import HiddenscopeError, RecordingError
 
 CLOSING_PATIENCE = 30.0
@@ -51,12 +51,11 @@ class _Precision(TypedDict, total=False):
 
 @dataclass
 class _Pending:
-    """A record whose metrics may still grow: the module's own epoch-end hook runs after ours."""
+    """A record that is to be submitted once the epoch's metrics are known."""
 
     epoch: float
     captured: Captured
     scalars: dict[str, float]
-    metrics: dict[str, float]
 
 
 class HiddenStateMonitor(pl.Callback):
@@ -93,8 +92,8 @@ class HiddenStateMonitor(pl.Callback):
         loop_steps: steps to make room for in cell loops that may run longer once the model is trained.
         dtype: ``"float32"`` or ``"float16"`` on disk.
         seed: of the sampling of sequences and units.
-        queue_size: records that may wait for the disk.
-        max_wait: seconds that the training waits for room in that queue before a record is given up.
+        queue_size: records that may be on their way to the disk; a kill costs so many at most.
+        max_wait: seconds that the training waits for an earlier record before a new one is given up.
         strict: raise what goes wrong in the monitor, instead of warning and going on without it.
         verbose: print one line at the beginning: what is recorded, how much, where, and how to watch it.
         storage_options: for remote locations.
@@ -125,7 +124,7 @@ class HiddenStateMonitor(pl.Callback):
         loop_steps: int | None = None,
         dtype: Literal["float32", "float16"] = "float32",
         seed: int = 0,
-        queue_size: int = 4,
+        queue_size: int = 1,
         max_wait: float = 2.0,
         strict: bool = False,
         verbose: bool = True,
@@ -153,6 +152,8 @@ class HiddenStateMonitor(pl.Callback):
         self._session: Session | None = None
         self._page: PageProcess | None = None
         self._pending: _Pending | None = None
+        self._submitted: tuple[float, dict[str, float]] | None = None
+        self._late: set[str] = set()
         self._scalars: dict[str, float] = {}
         self._name = RUN_FOLDER
         self._location: str | None = None
@@ -279,7 +280,7 @@ class HiddenStateMonitor(pl.Callback):
     # During the training
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Send off the record of the epoch before, now that all its metrics are known."""
+        """Add what was logged of the epoch before since its record was sent off: the module's own hook runs late."""
         self._settle(trainer)
 
     def on_train_batch_end(
@@ -294,6 +295,7 @@ class HiddenStateMonitor(pl.Callback):
             return
         self._capture(trainer, trainer.current_epoch - 1 + (batch_idx + 1) / batches_per_epoch(trainer))
         self._settle(trainer)
+        self._submitted = None  # what the epoch's end will say is not of this moment
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the scalars with the validation at the end of an epoch: early stopping may look for them there."""
@@ -301,16 +303,14 @@ class HiddenStateMonitor(pl.Callback):
             self._look(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Record the epoch, unless its validation has done so; its metrics follow when all are known."""
+        """Record the epoch, unless its validation has done so, and send the record off."""
         self._look(trainer, pl_module)
-        metrics = metrics_of(trainer)
-        if self._pending is not None:
-            self._pending.metrics.update(metrics)
+        self._settle(trainer)
         self._due_at_end = False
         self._watch_page()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Send off the last epoch."""
+        """As at the start of an epoch, for the last one."""
         self._settle(trainer)
 
     def _look(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -338,24 +338,34 @@ class HiddenStateMonitor(pl.Callback):
             if self._session is not None:
                 captured = self._session.capture(to_record=to_record)
                 named = {f"{self._name}/{name}": value for name, value in captured.scalars.items()}
-                self._pending = _Pending(epoch, captured, named, {}) if to_record else None
+                self._pending = _Pending(epoch, captured, named) if to_record else None
         if trainer.world_size > 1:
             named = trainer.strategy.broadcast(named)
         self._scalars = named or self._scalars
 
     def _settle(self, trainer: pl.Trainer) -> None:
-        """Hand the pending record to the writer, with the metrics as they are now."""
+        """Hand the pending record to the writer, with the metrics as they are now; else amend the last one's."""
         if is_dry_run(trainer):
             return
         metrics = metrics_of(trainer)
-        self._submit_pending(metrics)
+        if self._pending is not None:
+            self._submit_pending(metrics)
+        elif self._submitted is not None and self._session is not None:
+            epoch, known = self._submitted
+            late = {name: value for name, value in metrics.items() if not _same(value, known.get(name))}
+            self._session.amend(epoch, late)
+            self._late.update(late)
+            self._submitted = None
 
     def _submit_pending(self, metrics: Mapping[str, float]) -> None:
         pending, self._pending = self._pending, None
         if pending is None or self._session is None:
             return
         with self._shielded(pending.epoch):
-            self._session.submit(pending.epoch, pending.captured, {**pending.metrics, **metrics, **pending.scalars})
+            # What is logged after us still has its value of the epoch before.
+            known = {name: value for name, value in metrics.items() if name not in self._late} | pending.scalars
+            self._session.submit(pending.epoch, pending.captured, known)
+            self._submitted = (pending.epoch, known)
 
     def _watch_page(self) -> None:
         """Say once that the page is gone, if it is."""
@@ -452,31 +462,8 @@ class HiddenStateMonitor(pl.Callback):
             raise failure
 
 
-def headline(recorder: StateRecorder, schedule: str, location: str, logdir: str) -> str:
-    """One line: what is recorded, how much, where, and how to watch it."""
-    layers = ", ".join(f"{layer.name} ({_extent(layer)})" for layer in recorder.layers[:4])
-    if len(recorder.layers) > 4:
-        layers += f" and {len(recorder.layers) - 4} more"
-    return (
-        f"hiddenscope: recording {layers} on {recorder.sample_count} sequences {schedule}, "
-        f"{recorder.bytes_per_epoch / 1e6:.2g} MB each{_without(recorder)}, in {shortened(location)}; "
-        f"watch with: hiddenscope dashboard {shortened(logdir)}"
-    )
-
-
-def _without(recorder: StateRecorder) -> str:
-    """Which weights are left out, if any."""
-    large = recorder.weights.left_out
-    names = ", ".join(f"{name} ({megabytes:.2g} MB)" for name, megabytes in list(large.items())[:4])
-    return f" without the weights of {names}{', …' if len(large) > 4 else ''}" if large else ""
-
-
-def _extent(layer: LayerDescription) -> str:
-    def kept(count: int, total: Any, what: str) -> str:
-        return f"{count} {what}" if total in (None, count) else f"{count} of {total} {what}"
-
-    units = kept(layer.units.size, layer.settings.get("all_units"), "units")
-    return f"{units}, {kept(layer.steps.size, layer.settings.get('all_steps'), 'steps')}"
+def _same(value: float, known: float | None) -> bool:
+    return known is not None and (value == known or (math.isnan(value) and math.isnan(known)))
 
 
 def _identity(*options: Any) -> str:

@@ -58,7 +58,7 @@ class Session:
         label_names: names of classes 0, 1, …, when known.
         token_names: names of tokens 0, 1, …, when the probe consists of tokens.
         dtype: ``"float32"`` or ``"float16"`` on disk.
-        queue_size: snapshots that may wait for the disk.
+        queue_size: snapshots that may be on their way to the disk; so many a kill can cost.
         max_wait: seconds to wait for the disk before a snapshot is given up.
         storage_options: for remote locations.
 
@@ -77,7 +77,7 @@ class Session:
         label_names: Sequence[str] | None = None,
         token_names: Sequence[str] | None = None,
         dtype: str = "float32",
-        queue_size: int = 4,
+        queue_size: int = 1,
         max_wait: float = 2.0,
         storage_options: Mapping[str, Any] | None = None,
     ) -> None:
@@ -97,6 +97,7 @@ class Session:
         )
         self.epochs = writer.epochs
         self._writer = BackgroundWriter(writer, queue_size=queue_size, max_wait=max_wait)
+        self._late: dict[float, dict[str, float]] = {}
         self._before: dict[str, Tensor] | None = None
         self._flagged = False
         self._drop_flagged = False
@@ -115,15 +116,16 @@ class Session:
     def submit(self, epoch: float, captured: Captured, metrics: Mapping[str, float]) -> bool:
         """Queue a snapshot; False if it had to be given up (a warning has said so, once per outage)."""
         states, weights, numbers = to_host(captured.values), to_host(captured.weights), dict(metrics)
-        modules = self.recorder.weights.descriptions
+        modules, late = self.recorder.weights.descriptions, dict(self._late)
 
         def make() -> Snapshot:
             lines = weights()
-            return Snapshot(
-                epoch, states(), numbers, {module.name: module.parted(lines[module.name]) for module in modules}
-            )
+            found = {module.name: module.parted(lines[module.name]) for module in modules}
+            return Snapshot(epoch, states(), numbers, found, late)
 
         accepted = self._writer.submit(epoch, make)
+        if accepted:
+            self._late.clear()
         if self._writer.error is not None:
             raise self._writer.error
         lost = len(self._writer.given_up)
@@ -136,6 +138,11 @@ class Session:
             )
         self._told_of = lost if not accepted else 0
         return accepted
+
+    def amend(self, epoch: float, metrics: Mapping[str, float]) -> None:
+        """Metrics of a submitted epoch that became known since; they are written along with what comes next."""
+        if metrics:
+            self._late.setdefault(epoch, {}).update(metrics)
 
     def raise_failure(self) -> None:
         """Raise what went wrong in the writer thread, if anything did."""
@@ -155,7 +162,7 @@ class Session:
     def finish(self, status: str, *, timeout: float = 30.0) -> bool:
         """Write what waits and end the run as ``"finished"`` or ``"interrupted"``; False if the time was too short."""
         _OPEN.discard(self)
-        return self._writer.close(status, timeout=timeout)
+        return self._writer.close(status, timeout=timeout, amended=self._late)
 
     def unwritten(self) -> list[float]:
         """Epochs that still wait, or were given up."""

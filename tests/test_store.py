@@ -62,6 +62,31 @@ class StoreContract:
         np.testing.assert_array_equal(table, expected)
         np.testing.assert_array_equal(run.trace().values.ravel(), np.arange(140))
 
+    def test_metrics_that_come_late_are_added_to_their_epoch_with_the_next_or_with_the_end(self, location: str) -> None:
+        with SnapshotWriter.open(location, description()) as writer:
+            for epoch in range(131):  # the first is in another chunk than the last
+                writer.append(Snapshot(epoch, states(epoch), {"loss": epoch}))
+            late = {0.0: {"late": 5.0}, 129.0: {"loss": -1.0}, 77.5: {"never": 1.0}}
+            writer.append(Snapshot(131, states(131), {"loss": 131}, {}, late))
+            between = open_run(location).metrics()
+            writer.finish("interrupted", amended={131.0: {"late": 6.0, "last": math.nan}})
+        table = open_run(location).metrics()
+        assert between["late"].dropna().to_dict() == {0: 5}
+        assert table["late"].dropna().to_dict() == {0: 5, 131: 6}
+        assert table["loss"].tolist() == [*range(129), -1, 130, 131]
+        assert table.columns.tolist() == ["loss", "late", "last"]
+        assert open_run(location).status == "interrupted"
+
+    def test_late_metrics_of_a_resumed_run_wait_for_its_first_epoch(self, location: str) -> None:
+        with SnapshotWriter.open(location, description()) as writer:
+            for epoch in range(3):
+                writer.append(snapshot(epoch))
+        SnapshotWriter.open(location, description(), resume_after=0).finish(amended={0.0: {"late": 1.0}})
+        assert_holds(open_run(location), {0: 0, 1: 0, 2: 0})
+        with SnapshotWriter.open(location, description(), resume_after=0) as writer:
+            writer.append(Snapshot(1, states(1, seed=2), {}, {}, {0.0: {"late": 1.0}, 2.0: {"late": 2.0}}))
+        assert open_run(location).metrics()["late"].dropna().to_dict() == {0: 1}
+
     def test_the_description_survives(self, location: str) -> None:
         with SnapshotWriter.open(location, description()) as writer:
             writer.append(snapshot(-1))

@@ -13,6 +13,9 @@ import numpy.typing as npt
 
 JSON: TypeAlias = "str | int | float | bool | Sequence[JSON] | Mapping[str, JSON] | None"
 
+Amendments: TypeAlias = Mapping[float, Mapping[str, float]]
+"""Metrics by epoch and name."""
+
 INPUTS = "inputs"
 """The kind of a layer that holds what was fed into another one."""
 
@@ -171,12 +174,14 @@ class Snapshot:
         states: the hidden states of each layer, a float array (step, unit, sample); NaN past a sequence's end.
         metrics: what was logged with that epoch, by name; NaN where it is not known.
         weights: the parameters of each recorded module, by their names in it.
+        amended: metrics of epochs before, by epoch, that became known only after these were written.
     """
 
     epoch: float
     states: Mapping[str, npt.NDArray[np.floating[Any]]]
     metrics: Mapping[str, float] = field(default_factory=dict)
     weights: Mapping[str, Mapping[str, npt.NDArray[np.floating[Any]]]] = field(default_factory=dict)
+    amended: Amendments = field(default_factory=dict)
 
 
 def differences(recorded: RunDescription, wanted: RunDescription) -> list[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -21,7 +21,14 @@ import numpy.typing as npt
 import zarr
 
 from hiddenscope._version import __version__
-from hiddenscope.description import LayerDescription, ModuleDescription, RunDescription, Snapshot, differences
+from hiddenscope.description import (
+    Amendments,
+    LayerDescription,
+    ModuleDescription,
+    RunDescription,
+    Snapshot,
+    differences,
+)
 from hiddenscope.errors import RecordingError
 from hiddenscope.layout import (
     DTYPES,
@@ -43,6 +50,7 @@ from hiddenscope.locations import (
     commit,
     continued,
     create_repository,
+    give_back_memory,
     open_repository,
     readable,
     writing,
@@ -61,6 +69,9 @@ __all__ = [
 ]
 
 
+_TIDY = 128  # commits after which memory that is free is given back
+
+
 @dataclass(frozen=True)
 class _Tables:
     """What the newest commit holds beside the states, one row per epoch."""
@@ -70,15 +81,36 @@ class _Tables:
     names: tuple[str, ...]
     metrics: npt.NDArray[np.float64]  # (epoch, name)
 
-    def then(self, keep: int, epoch: float, metrics: Mapping[str, float]) -> _Tables:
-        """The first ``keep`` rows and one more; a metric that is new is NaN before."""
-        names = self.names + tuple(sorted(set(metrics) - set(self.names)))
-        table = np.full((keep + 1, len(names)), np.nan)
-        table[:keep, : len(self.names)] = self.metrics[:keep]
-        table[keep] = [metrics.get(name, math.nan) for name in names]
+    def then(self, epoch: float, metrics: Mapping[str, float]) -> _Tables:
+        """These rows and one more; a metric that is new is NaN before."""
+        wider = self._with_names(metrics)
         return _Tables(
-            np.append(self.epochs[:keep], float(epoch)), np.append(self.written_at[:keep], time.time()), names, table
+            np.append(self.epochs, float(epoch)),
+            np.append(self.written_at, time.time()),
+            wider.names,
+            np.vstack([wider.metrics, [[metrics.get(name, math.nan) for name in wider.names]]]),
         )
+
+    def first(self, count: int) -> _Tables:
+        """The first ``count`` rows."""
+        return _Tables(self.epochs[:count], self.written_at[:count], self.names, self.metrics[:count])
+
+    def amended(self, amendments: Amendments) -> tuple[_Tables, int]:
+        """These rows with some metrics changed, and the first row that is; epochs that are not there are left out."""
+        there = {epoch: metrics for epoch, metrics in amendments.items() if metrics and epoch in self.epochs}
+        tables = self._with_names([name for metrics in there.values() for name in metrics])
+        rows = [int(np.searchsorted(self.epochs, epoch)) for epoch in there]
+        for row, metrics in zip(rows, there.values(), strict=True):
+            for name, value in metrics.items():
+                tables.metrics[row, tables.names.index(name)] = value
+        return tables, min(rows, default=self.epochs.size)
+
+    def _with_names(self, wanted: Iterable[str]) -> _Tables:
+        """A copy that has columns for these metrics."""
+        names = self.names + tuple(sorted(set(wanted) - set(self.names)))
+        table = np.full((self.epochs.size, len(names)), np.nan)
+        table[:, : len(self.names)] = self.metrics
+        return _Tables(self.epochs, self.written_at, names, table)
 
 
 class SnapshotWriter:
@@ -205,22 +237,30 @@ class SnapshotWriter:
             raise ValueError(f"the writer of {self.location} is finished; open another one to go on")
         states, weights = self._checked(snapshot), self._checked_weights(snapshot)
         row, count = self._keep, self._keep + 1
-        tables = self._tables.then(row, snapshot.epoch, snapshot.metrics)
-        lines = {"epoch": tables.epochs, "written_at": tables.written_at, "metrics": tables.metrics}
-        entries: dict[str, bytes] = {}
+        before, changed = self._tables.first(row).amended(snapshot.amended)
+        tables = before.then(snapshot.epoch, snapshot.metrics)
+        entries = self._entries_of(tables, min(row, changed))
         for name, block in states.items():
             entries |= self._states[name].entries(block[None], row, length=count)
         for name, parameters in weights.items():
             entries |= self._weights[name].entries(parameters[None], row, length=count)
-        for name, line in lines.items():
-            first = self._lines[name].tail(row)
-            entries |= self._lines[name].entries(line[first:], first, length=count)
         with writing(self.location):
             session = continued(self._repository, self._version, lock=self._lock, where=self.location)
             self._prepare(session, tables.names)
             set_entries(session, entries)
             self._version = commit(session, f"epoch {snapshot.epoch:g}", where=self.location)
         self._tables, self._keep, self._status = tables, count, "training"
+        if count % _TIDY == 0:
+            give_back_memory()
+
+    def _entries_of(self, tables: _Tables, row: int) -> dict[str, bytes]:
+        """What makes the stored tables equal to ``tables``, which differ from them from ``row`` on."""
+        lines = {"epoch": tables.epochs, "written_at": tables.written_at, "metrics": tables.metrics}
+        entries: dict[str, bytes] = {}
+        for name, line in lines.items():
+            first = self._lines[name].tail(row)
+            entries |= self._lines[name].entries(line[first:], first, length=len(line))
+        return entries
 
     def _prepare(self, session: icechunk.Session, names: tuple[str, ...]) -> None:
         """Whatever is not the same at every epoch: superseded epochs, new metrics, another status."""
@@ -232,28 +272,39 @@ class SnapshotWriter:
             for pages in (*self._states.values(), *self._weights.values(), *self._lines.values()):
                 stored = array(root, pages.path)
                 stored.resize((self._keep, *stored.shape[1:]))
+        self._rename(root, names)
+        if self._status != "training":
+            root.update_attributes({"status": "training", "hiddenscope_version": __version__})
+
+    def _rename(self, root: zarr.Group, names: tuple[str, ...]) -> None:
         if names != self._tables.names:
             stored = array(root, "metric")
             stored.resize((len(names),))
             stored[...] = np.array(names, dtype=object)
-        if self._status != "training":
-            root.update_attributes({"status": "training", "hiddenscope_version": __version__})
 
-    def finish(self, status: str = "finished") -> None:
-        """Say how the training ended, ``"finished"`` or ``"interrupted"``, and let go; again, it does nothing."""
+    def finish(self, status: str = "finished", *, amended: Amendments | None = None) -> None:
+        """Say how the training ended, ``"finished"`` or ``"interrupted"``, and let go; again, it does nothing.
+
+        ``amended`` has metrics that became known after their epoch was written, as in `Snapshot`.
+        """
         if status not in STATUSES[1:]:
             raise ValueError(f"a training ends {' or '.join(map(repr, STATUSES[1:]))}, got {status!r}")
         if self._lock is None:
             return
         lock, self._lock = self._lock, None
         try:
-            if status != self._status:
+            superseded = self._tables.epochs.size > self._keep  # then nothing was written since, and all stays
+            tables, row = self._tables.amended({} if superseded else amended or {})
+            if status != self._status or row < self._keep:
                 with writing(self.location):
                     session = continued(self._repository, self._version, lock=lock, where=self.location)
                     root = zarr.open_group(session.store, mode="r+", zarr_format=3)
+                    if row < self._keep:
+                        self._rename(root, tables.names)
+                        set_entries(session, self._entries_of(tables, row))
                     root.update_attributes({"status": status})
                     self._version = commit(session, status, where=self.location)
-                self._status = status
+                self._tables, self._status = tables, status
         finally:
             lock.release()
 
