@@ -30,7 +30,11 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-EXPERIMENTS: tuple[str, ...] = ("hiddenscope.experiments.bifurcations:EXPERIMENT",)
+EXPERIMENTS: tuple[str, ...] = (
+    "hiddenscope.experiments.bifurcations:EXPERIMENT",
+    "hiddenscope.experiments.baselines:EXPERIMENT",
+    "hiddenscope.experiments.nulls:EXPERIMENT",
+)
 """Where the experiments are, each as ``"module:NAME"``. The modules import torch and the like inside functions."""
 
 Item = TypeVar("Item")

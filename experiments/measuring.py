@@ -50,8 +50,9 @@ def picture(
 
     Returns:
         ``embedding`` (epoch, step, unit, component), ``intra_step_entropy`` (epoch, step), ``inter_step_entropy``
-        (epoch, unit), ``inter`` and ``inter_chance`` (k), and ``intra``, ``intra_chance`` and ``intra_k`` as single
-        values. Attributes: ``method``, ``note``, ``cpu_seconds`` of the embedding alone.
+        (epoch, unit), ``inter`` and ``inter_chance`` (k), and ``intra``, ``intra_chance``, ``intra_k``,
+        ``trustworthiness`` and ``trustworthiness_chance`` as single values. Attributes: ``method``, ``note`` with
+        what was said in warnings, ``cpu_seconds`` of the embedding alone.
     """
     from hiddenscope.analyses.entropy import inter_step_entropy, intra_step_entropy
     from hiddenscope.embeddings.baselines import embed
@@ -59,9 +60,13 @@ def picture(
 
     bare = trace.reset_coords(drop=True)
     began = time.process_time()
-    embedding = embed(bare, method=method, random_state=seed, normalized=normalized, options=options or {})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        embedding = embed(bare, method=method, random_state=seed, normalized=normalized, options=options or {})
     seconds = time.process_time() - began
     assert isinstance(embedding, xr.DataArray)
+    said = sorted({str(one.message) for one in caught if one.category is UserWarning})
+    notes = [str(embedding.attrs.get("note", "")), *said]
     slices, units = trace.sizes["epoch"] * trace.sizes["step"], trace.sizes["unit"]
     within = min(10, (units - 1) // 2) if intra_k is None else intra_k
     chosen = sorted({min(k, (slices - 1) // 2) for k in ks})
@@ -88,7 +93,7 @@ def picture(
             "trustworthiness_chance": ((), trusted.chance),
         },
         coords={"k": chosen},
-        attrs={"method": method, "note": str(embedding.attrs.get("note", "")), "cpu_seconds": seconds},
+        attrs={"method": method, "note": "; ".join(filter(None, notes)), "cpu_seconds": seconds},
     )
 
 
