@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from hiddenscope.analyses.association import associate, associate_with_metrics
     from hiddenscope.analyses.bootstrap import bootstrap_over_samples
     from hiddenscope.analyses.clusters import cluster_units
+    from hiddenscope.analyses.encoder_decoder import attractor, steering
     from hiddenscope.analyses.entropy import inter_step_entropy, intra_step_entropy
     from hiddenscope.analyses.flow import epoch_change, flow_alignment, flow_expansion
+    from hiddenscope.analyses.segmentation import segment
+    from hiddenscope.analyses.separability import separability, training_phase
     from hiddenscope.callbacks.monitor import HiddenStateMonitor
     from hiddenscope.callbacks.session import RecordingWarning, record
     from hiddenscope.dashboard import plot as plot
@@ -57,6 +60,7 @@ _HOMES = {
     "as_trace": "hiddenscope.trace",
     "associate": "hiddenscope.analyses.association",
     "associate_with_metrics": "hiddenscope.analyses.association",
+    "attractor": "hiddenscope.analyses.encoder_decoder",
     "bootstrap_over_samples": "hiddenscope.analyses.bootstrap",
     "cluster_units": "hiddenscope.analyses.clusters",
     "distance_rank_correlation": "hiddenscope.embeddings.fidelity",
@@ -74,6 +78,10 @@ _HOMES = {
     "open_run": "hiddenscope.run",
     "plot": "hiddenscope.dashboard",
     "record": "hiddenscope.callbacks.session",
+    "segment": "hiddenscope.analyses.segmentation",
+    "separability": "hiddenscope.analyses.separability",
+    "steering": "hiddenscope.analyses.encoder_decoder",
+    "training_phase": "hiddenscope.analyses.separability",
     "trustworthiness": "hiddenscope.embeddings.fidelity",
 }
 
