@@ -146,10 +146,10 @@ def _masked(output: Any, stays: Tensor) -> Any:
     return output.masked_fill(~stays, 0.0)
 
 
-def importance(score: Score, units: int) -> Floats:
+def unit_importance(score: Score, units: int) -> Floats:
     """What the removal of each unit alone costs, (unit,): the score of the whole network minus that without the unit.
 
-    >>> importance(lambda keep: keep @ np.array([1.0, 0.0, 3.0]), 3)
+    >>> unit_importance(lambda keep: keep @ np.array([1.0, 0.0, 3.0]), 3)
     array([1., 0., 3.])
     """
     scores = score(np.concatenate([np.ones((1, units), np.bool_), ~np.eye(units, dtype=np.bool_)]))
@@ -188,7 +188,7 @@ def agreement(numbers: xr.Dataset | Mapping[str, npt.ArrayLike], important: npt.
 
     Args:
         numbers: as for `rank_units`; units without a number are left out.
-        important: what the removal of each unit costs, (unit,), as `importance` gives it.
+        important: what the removal of each unit costs, (unit,), as `unit_importance` gives it.
 
     Returns:
         Dims (metric,): ``correlation``; ``p_value``, two-sided, of a single such test; ``units``, how many had a

@@ -8,7 +8,7 @@ from scipy.linalg import hadamard
 from torch import nn
 
 from hiddenscope.analyses.models import ModelAccess
-from hiddenscope.analyses.removal import agreement, importance, model_score, rank_units, removal_curves
+from hiddenscope.analyses.removal import agreement, model_score, rank_units, removal_curves, unit_importance
 from hiddenscope.analyses.stepping import Silence
 
 
@@ -111,7 +111,7 @@ def test_the_cost_of_uncorrelated_units_is_their_weight_and_power():
     score = model_score(ModelAccess(model), "rnn", inputs, lambda y: -float(((y - whole) ** 2).mean()), mode="readout")
     power = np.tanh(np.linspace(0.2, 1.5, 7)) ** 2
     exact = readout**2 * power
-    found = importance(score, 7)
+    found = unit_importance(score, 7)
     assert_allclose(found, exact, atol=1e-12)
     assert found[2] == 0.0  # a dead unit changes nothing
     strength = np.abs(readout) * np.sqrt(power)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from hiddenscope.analyses.encoder_decoder import attractor, steering
     from hiddenscope.analyses.entropy import inter_step_entropy, intra_step_entropy
     from hiddenscope.analyses.flow import epoch_change, flow_alignment, flow_expansion
+    from hiddenscope.analyses.removal import model_score, rank_units, removal_curves, unit_importance
+    from hiddenscope.analyses.responses import drive_data, drive_one, drive_tokens, unit_responses
     from hiddenscope.analyses.segmentation import segment
     from hiddenscope.analyses.separability import separability, training_phase
     from hiddenscope.callbacks.monitor import HiddenStateMonitor
@@ -64,6 +66,9 @@ _HOMES = {
     "bootstrap_over_samples": "hiddenscope.analyses.bootstrap",
     "cluster_units": "hiddenscope.analyses.clusters",
     "distance_rank_correlation": "hiddenscope.embeddings.fidelity",
+    "drive_data": "hiddenscope.analyses.responses",
+    "drive_one": "hiddenscope.analyses.responses",
+    "drive_tokens": "hiddenscope.analyses.responses",
     "embed": "hiddenscope.embeddings.baselines",
     "epoch_change": "hiddenscope.analyses.flow",
     "find_runs": "hiddenscope.run",
@@ -72,17 +77,22 @@ _HOMES = {
     "import_trace": "hiddenscope.importing",
     "inter_step_entropy": "hiddenscope.analyses.entropy",
     "intra_step_entropy": "hiddenscope.analyses.entropy",
+    "model_score": "hiddenscope.analyses.removal",
     "multislice_graph": "hiddenscope.embeddings.graph",
     "multislice_kernel": "hiddenscope.embeddings.kernel",
     "neighborhood_preservation": "hiddenscope.embeddings.fidelity",
     "open_run": "hiddenscope.run",
     "plot": "hiddenscope.dashboard",
+    "rank_units": "hiddenscope.analyses.removal",
     "record": "hiddenscope.callbacks.session",
+    "removal_curves": "hiddenscope.analyses.removal",
     "segment": "hiddenscope.analyses.segmentation",
     "separability": "hiddenscope.analyses.separability",
     "steering": "hiddenscope.analyses.encoder_decoder",
     "training_phase": "hiddenscope.analyses.separability",
     "trustworthiness": "hiddenscope.embeddings.fidelity",
+    "unit_importance": "hiddenscope.analyses.removal",
+    "unit_responses": "hiddenscope.analyses.responses",
 }
 
 __all__ = ["__version__", *_HOMES]
