@@ -34,6 +34,10 @@ EXPERIMENTS: tuple[str, ...] = (
     "hiddenscope.experiments.bifurcations:EXPERIMENT",
     "hiddenscope.experiments.baselines:EXPERIMENT",
     "hiddenscope.experiments.nulls:EXPERIMENT",
+    "hiddenscope.experiments.activities:EXPERIMENT",
+    "hiddenscope.experiments.architectures:EXPERIMENT",
+    "hiddenscope.experiments.reaches:EXPERIMENT",
+    "hiddenscope.experiments.stopping:EXPERIMENT",
 )
 """Where the experiments are, each as ``"module:NAME"``. The modules import torch and the like inside functions."""
 
