@@ -348,7 +348,8 @@ def _to_device(inputs: Any, device: torch.device) -> Any:
     if isinstance(inputs, torch.Tensor):
         return inputs.to(device)
     if isinstance(inputs, PackedSequence):
-        return inputs.to(device=device)
+        moved: Any = inputs.to(device)  # type: ignore[arg-type]
+        return moved
     if isinstance(inputs, tuple | list):
         return type(inputs)(_to_device(part, device) for part in inputs)
     if isinstance(inputs, Mapping):
