@@ -168,7 +168,7 @@ def as_activations(values: xr.DataArray | npt.ArrayLike) -> xr.DataArray:
         if array.ndim != len(ACTIVATION_DIMS):
             raise ValueError(f"activations need dims {ACTIVATION_DIMS}, got an array of shape {array.shape}")
         named = xr.DataArray(array, dims=ACTIVATION_DIMS)
-    return named if named.dtype == np.float64 else named.astype(np.float32)
+    return named if named.dtype == np.float64 else named.astype(np.float32, copy=False)
 
 
 def _one_per_unit(thresholds: xr.DataArray | npt.ArrayLike, named: xr.DataArray) -> npt.NDArray[np.float64]:

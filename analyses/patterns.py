@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from hiddenscope.analyses.kmeans import kmeans, silhouette, squared_distances
 from hiddenscope.errors import MissingExtraError
 
 Floats = npt.NDArray[np.float64]
@@ -26,6 +27,7 @@ MOST_CLUSTERS = 8
 LEAST_SILHOUETTE = 0.1
 """Below it, windows of white noise reach it too: all are one cluster."""
 SOM_SIDE = 8
+_MOST_PAIRED = 2000  # windows whose pairwise distances are kept
 
 
 @dataclass(frozen=True)
@@ -276,27 +278,41 @@ def _points(values: Floats, *, standardize: bool, fill: Floats | None = None) ->
 def _kmeans(
     points: Floats, n_clusters: int | None, most: int, least_silhouette: float, seed: int
 ) -> tuple[Ints, float, dict[int, float]]:
-    from sklearn.cluster import KMeans
-
     if n_clusters == 1:
         return np.zeros(len(points), dtype=np.int64), float("nan"), {}
     different = len(np.unique(points, axis=0))
     tried: Sequence[int] = [n_clusters] if n_clusters else range(2, min(most, len(points) // 2, different) + 1)
     best, score, scores = np.zeros(len(points), dtype=np.int64), float("nan"), {}
     highest = -np.inf if n_clusters else least_silhouette
+    squared = squared_distances(points) if len(points) <= _MOST_PAIRED else None
+    distances = None if squared is None else np.sqrt(squared)
     for k in tried:
-        labels = KMeans(min(k, different), n_init=4, random_state=seed).fit_predict(points).astype(np.int64)
-        scores[k] = _silhouette(points, labels)
+        if squared is not None and distances is not None:
+            labels, _ = kmeans(squared, min(k, different), random_state=seed)
+            scores[k] = silhouette(distances, labels)
+        else:
+            labels = _many(points, min(k, different), seed)
+            scores[k] = _silhouette(points, labels)
         if scores[k] > highest or n_clusters:
             best, score, highest = labels, scores[k], scores[k]
     return best, score, scores
 
 
+def _many(points: Floats, k: int, seed: int) -> Ints:
+    """k-means where the distances between all points would not fit."""
+    from sklearn.cluster import KMeans
+
+    return np.asarray(KMeans(k, n_init=4, random_state=seed).fit_predict(points), dtype=np.int64)
+
+
 def _silhouette(points: Floats, labels: Ints) -> float:
     from sklearn.metrics import silhouette_score
 
+    most = 2000 if len(points) > _MOST_PAIRED else None
     count = len(np.unique(labels))
-    return float(silhouette_score(points, labels)) if 1 < count < len(points) else float("nan")
+    if not 1 < count < len(points):
+        return float("nan")
+    return float(silhouette_score(points, labels, sample_size=most, random_state=0))
 
 
 def _mixture(

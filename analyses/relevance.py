@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 Masks = Literal["step", "unit"]
 EPSILON = 1e-3
+_AGREEMENT = 0.02  # of recorded states, which may be in half precision, with those computed here
 DROPOUT = 0.2
 """The share of hidden relevance that is dropped, for a module that has no dropout of its own."""
 
@@ -170,37 +171,94 @@ def run_relevance(
     from hiddenscope.analyses.models import columns_of, recurrent_module
 
     described = run.description.layer(layer)
-    labels = described.units
-    position = np.flatnonzero(labels == unit) if isinstance(unit, str) == (labels.dtype.kind == "U") else np.zeros(0)
-    if not len(position):
-        raise ValueError(f"got unit {unit!r}; layer {layer!r} has {len(labels)}, from {labels[0]} to {labels[-1]}")
+    place = _place(described.units, unit, layer)
+    quantity = described.settings.get("quantity", "h")
+    if quantity != "h":
+        raise ValueError(f"layer {layer!r} holds {quantity!r}; relevance starts at hidden states, at a layer of 'h'")
     module = recurrent_module(run, layer, epoch=epoch)
-    level = _int(described.settings.get("level"), module.num_layers - 1)
-    width = width_of(module) * (2 if module.bidirectional else 1)
-    column = int(columns_of(labels, width)[int(position[0])])
-    inputs = run.inputs(layer, epoch)
-    if inputs is None:
-        raise ValueError(
-            f"the run {run.name!r} holds no inputs of layer {layer!r}; record them with "
-            'HiddenStateMonitor(record=("h", "inputs"))'
-        )
+    level = described.settings.get("level")
+    top = level if isinstance(level, int) else module.num_layers - 1
+    column = int(columns_of(described.units, width_of(module) * (2 if module.bidirectional else 1))[place])
+    inputs = module_inputs(run, layer, module.input_size, epoch)
     samples = run.description.samples
     chosen = np.arange(len(samples)) if sample is None else np.flatnonzero(samples == sample)
     if not len(chosen):
         raise ValueError(f"got sample {sample}; this run has samples {samples[0]} to {samples[-1]}")
     found = relevance(
         module,
-        np.asarray(inputs)[chosen],
+        inputs[chosen],
         unit=column,
         step=step,
-        level=level,
+        level=top,
         epsilon=epsilon,
         conserve=conserve,
         passes=passes,
         dropout=dropout,
         random_state=random_state,
     )
-    return found.assign_coords(sample=samples[chosen]).assign_attrs(unit=unit, layer=layer)
+    at = float(run.epochs[-1] if epoch is None else epoch)
+    _compare(found, run.trace(layer, epochs=[at]).isel(epoch=0, unit=place, sample=chosen), layer)
+    return found.assign_coords(sample=samples[chosen]).assign_attrs(unit=unit, layer=layer, epoch=at)
+
+
+def module_inputs(run: Run, layer: str, size: int, epoch: float | None = None) -> Floats:
+    """What the module that holds a layer was fed with, (sample, step, feature).
+
+    Args:
+        run: a recorded run.
+        layer: one of its layers; of a stack, the inputs of the lowest level are meant.
+        size: features that the module takes.
+        epoch: default the newest.
+
+    Raises:
+        ValueError: the inputs are not known, or not at every step.
+    """
+    own = run.description.layer(layer)
+    lowest = [
+        each
+        for each in run.description.layers
+        if each.settings.get("module") == own.settings.get("module") and each.settings.get("level") in (None, 0)
+    ]
+    steps = own.steps
+    if any(each.name == layer for each in lowest):
+        found = run.inputs(layer, epoch)
+    else:
+        found = run.inputs(lowest[0].name, epoch) if lowest else None
+    probe = run.probe
+    if found is None and probe is not None and probe.ndim == 3 and probe.shape[2] == size:
+        found = np.asarray(probe, dtype=np.float32)
+    if found is None:
+        raise ValueError(
+            f"the run {run.name!r} holds no inputs of layer {layer!r}; record them with "
+            'HiddenStateMonitor(record=("h", "inputs"))'
+        )
+    if found.shape[1] <= int(steps.max(initial=0)):
+        raise ValueError(f"the inputs of layer {layer!r} are recorded at some steps only; record every step of it")
+    return found
+
+
+def _place(labels: npt.NDArray[Any], unit: int | str, layer: str) -> int:
+    """The position of a unit's label."""
+    places = [place for place, label in enumerate(labels.tolist()) if str(label) == str(unit)]
+    if not places:
+        raise ValueError(f"got unit {unit!r}; layer {layer!r} has {len(labels)}, from {labels[0]} to {labels[-1]}")
+    return places[0]
+
+
+def _compare(found: xr.Dataset, recorded: xr.DataArray, layer: str) -> None:
+    """``ValueError`` where the network, run again on what it is said to read, does not do what was recorded."""
+    steps = found["target_step"].values
+    position = {step: place for place, step in enumerate(recorded["step"].values.tolist())}
+    values = recorded.transpose("step", "sample").values
+    for sample, step in enumerate(steps.tolist()):
+        if step not in position or not np.isfinite(values[position[step], sample]):
+            continue
+        before, again = float(values[position[step], sample]), float(found["output"][sample])
+        if abs(before - again) > _AGREEMENT * max(1.0, abs(before)):
+            raise ValueError(
+                f"layer {layer!r}, run again on the probe, gives {again:.3g} where {before:.3g} was recorded: it reads "
+                "something else, or starts from other states; record its inputs with record=('h', 'inputs')"
+            )
 
 
 Draw = Callable[[int, int, int, int, int], Floats]
@@ -345,7 +403,3 @@ def _steps(step: int | npt.ArrayLike | None, lengths: npt.NDArray[np.intp]) -> n
         first = int(np.argmax(wrong))
         raise ValueError(f"step must lie in 0..{lengths[first] - 1} of sequence {first}, got {steps[first]}")
     return steps
-
-
-def _int(value: object, default: int) -> int:
-    return value if isinstance(value, int) else default
