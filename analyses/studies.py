@@ -21,6 +21,7 @@ STUDIES: tuple[str, ...] = (
     "hiddenscope.analyses.cocluster:COCLUSTER",
     "hiddenscope.analyses.pod:POD_STUDY",
     "hiddenscope.analyses.pod:SEPARABILITY_STUDY",
+    "hiddenscope.analyses.excitation:ACTIVATIONS",
     "hiddenscope.analyses.response_study:RESPONSES",
 )
 """Where the studies are, each as ``"module:NAME"``, in the order in which they are made."""
