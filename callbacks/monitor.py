@@ -31,6 +31,7 @@ from hiddenscope.callbacks.trainers import (
     data_for_probe,
     is_dry_run,
     log_folder,
+    logged_step,
     metrics_of,
     names_of_classes,
     position,
@@ -42,6 +43,10 @@ CLOSING_PATIENCE = 30.0
 """Seconds that the end of a training waits for the disk at most."""
 
 
+STEP = "hiddenscope/step"
+"""The metric that says at which step the loggers draw an epoch."""
+
+
 class _Precision(TypedDict, total=False):
     """How the trainer runs the model: under autocast, on batches that are cast."""
 
@@ -51,11 +56,12 @@ class _Precision(TypedDict, total=False):
 
 @dataclass
 class _Pending:
-    """A record that is to be submitted once the epoch's metrics are known."""
+    """A record that is to be submitted once the epoch's metrics are known; ``step`` is where loggers draw it."""
 
     epoch: float
     captured: Captured
     scalars: dict[str, float]
+    step: int
 
 
 class HiddenStateMonitor(pl.Callback):
@@ -262,7 +268,8 @@ class HiddenStateMonitor(pl.Callback):
         if self._session is None or self._pending is None:
             return
         if not any(math.isclose(start, epoch, abs_tol=1e-9) for epoch in self._session.epochs):
-            self._session.submit(start, self._pending.captured, self._pending.scalars)
+            known = {**self._pending.scalars, STEP: float(self._pending.step)}
+            self._session.submit(start, self._pending.captured, known)
         self._pending = None
 
     def _start_page(self, logdir: str) -> None:
@@ -338,7 +345,7 @@ class HiddenStateMonitor(pl.Callback):
             if self._session is not None:
                 captured = self._session.capture(to_record=to_record)
                 named = {f"{self._name}/{name}": value for name, value in captured.scalars.items()}
-                self._pending = _Pending(epoch, captured, named) if to_record else None
+                self._pending = _Pending(epoch, captured, named, logged_step(trainer)) if to_record else None
         if trainer.world_size > 1:
             named = trainer.strategy.broadcast(named)
         self._scalars = named or self._scalars
@@ -363,7 +370,8 @@ class HiddenStateMonitor(pl.Callback):
             return
         with self._shielded(pending.epoch):
             # What is logged after us still has its value of the epoch before.
-            known = {name: value for name, value in metrics.items() if name not in self._late} | pending.scalars
+            known = {name: value for name, value in metrics.items() if name not in self._late}
+            known |= {**pending.scalars, STEP: float(pending.step)}
             self._session.submit(pending.epoch, pending.captured, known)
             self._submitted = (pending.epoch, known)
 

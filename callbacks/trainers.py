@@ -54,6 +54,13 @@ def metrics_of(trainer: pl.Trainer) -> dict[str, float]:
     return found
 
 
+def logged_step(trainer: pl.Trainer) -> int:
+    """The step at which loggers draw what is logged at the end of the epoch: that of its last batch."""
+    loop = trainer.fit_loop.epoch_loop
+    stepped = int(getattr(loop, "_batches_that_stepped", trainer.global_step))
+    return max(0, stepped - 1)
+
+
 def log_folder(trainer: pl.Trainer, earlier: str | None) -> str:
     """The folder of the first logger's current version. Call it on every process.
 

@@ -22,6 +22,7 @@ from hiddenscope.dashboard import journal
 from hiddenscope.dashboard.desk import JOINT, METHODS, Desk, Request, parse
 from hiddenscope.dashboard.journal import Entry
 from hiddenscope.dashboard.picture import METHOD, Painter, parameters
+from hiddenscope.dashboard.scalars import EntropyLog
 from hiddenscope.dashboard.studio import Studio, live_studies, one_line
 from hiddenscope.errors import RunLockedError
 from hiddenscope.results import ResultStore
@@ -62,6 +63,7 @@ class Worker:
         self._failed: dict[tuple[str, str], float] = {}
         self._painters: dict[tuple[str, str], Painter] = {}
         self._said: dict[Path, Entry] = {}
+        self._logs: dict[str, EntropyLog] = {}
         self.studio = Studio(studies)
         self.desk = Desk()
 
@@ -125,12 +127,20 @@ class Worker:
         painter = self._painters.pop((run.path, layer), None) or Painter()
         dataset = painter.paint(run, layer, training=training)
         store.put(layer, METHOD, parameters(), dataset)
+        self._log_entropies(run, layer, dataset)
         if training:
             self._painters[run.path, layer] = painter
         else:
             self._put_away(run.path)
         self._failed.pop((run.path, layer), None)
         self._say(folder, Entry("idle", layer=layer, epoch=float(run.epochs[-1]), note=str(dataset.attrs["note"])))
+
+    def _log_entropies(self, run: Run, layer: str, dataset: xr.Dataset) -> None:
+        """Also as scalars for TensorBoard; without them nothing else is missing."""
+        try:
+            self._logs.setdefault(run.path, EntropyLog(Path(run.path))).write(run, layer, dataset)
+        except OSError as error:
+            print(f"{run.path}: the scalars for TensorBoard cannot be written ({error})", file=sys.stderr)
 
     def _study(self, info: RunInfo) -> bool:
         """Make the first study that a run lacks; True if one was made or tried."""
@@ -203,6 +213,8 @@ class Worker:
         self._runs.pop(path, None)
         if path in self._stores:
             self._stores.pop(path).close()
+        if path in self._logs:
+            self._logs.pop(path).close()
 
     def _store(self, run: Run) -> ResultStore:
         if run.path not in self._stores:

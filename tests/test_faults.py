@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -110,7 +109,7 @@ def test_a_folder_that_cannot_be_written_costs_the_recording_only(undisturbed: C
 
 def test_a_folder_that_disappears_costs_the_recording_only(undisturbed: Classifier, tmp_path: Path) -> None:
     monitor = HiddenStateMonitor(logdir=str(tmp_path / "run"))
-    model, said = fit_with_one_warning(tmp_path, monitor, At(1, lambda _: shutil.rmtree(tmp_path / "run")))
+    model, said = fit_with_one_warning(tmp_path, monitor, At(1, lambda _: (tmp_path / "run").rename(tmp_path / "gone")))
     assert_same_weights(model, undisturbed)
     assert "stopped recording" in said
 

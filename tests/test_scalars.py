@@ -1,141 +1,169 @@
-"""Separability as it is logged equals the analysis, changes nothing, and can stop a training."""
+"""The entropies beside the loss in TensorBoard: every epoch once, at the step of its loss, whatever was rewritten."""
 
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
 import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import pytorch_lightning as pl
-import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
-from torch import nn
+import xarray as xr
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from hiddenscope.analyses.separability import separability as analysed
-from hiddenscope.callbacks.monitor import HiddenStateMonitor
-from hiddenscope.callbacks.scalars import memberships, separability, summarize
-from hiddenscope.callbacks.session import record
-from hiddenscope.run import open_run
-from training_examples import LIGHTNINGS_OWN_WARNINGS, Classifier, loaders, trainer
+from hiddenscope.dashboard.scalars import EntropyLog, logged_steps, series
+from hiddenscope.dashboard.worker import Worker
+from hiddenscope.description import LayerDescription, RunDescription, Snapshot
+from hiddenscope.run import Run, open_run
+from hiddenscope.store import SnapshotWriter
+
+STEPS, UNITS, SAMPLES = 5, 6, 7
 
 
-def quietly(test):
-    """The test, with Lightning's own warnings let pass."""
-    for ignored in LIGHTNINGS_OWN_WARNINGS:
-        test = pytest.mark.filterwarnings(ignored)(test)
-    return test
+def write(folder: Path, epochs: range, *, logged: bool = True, status: str = "finished") -> Run:
+    """A run whose epoch e was logged at step 10 e + 9."""
+    description = RunDescription(
+        layers=(LayerDescription("lstm", "LSTM", np.arange(UNITS), np.arange(STEPS)),),
+        samples=np.arange(SAMPLES),
+        labels=None,
+        label_names=None,
+        probe_fingerprint="probe",
+        model="Net",
+    )
+    after = epochs[0] - 1 if epochs[0] > -1 else None
+    with SnapshotWriter.open(folder / "hiddenscope", description, resume_after=after) as writer:
+        for epoch in epochs:
+            states = np.random.default_rng(epoch + 1).normal(size=(STEPS, UNITS, SAMPLES)).astype(np.float32)
+            metrics = {"hiddenscope/step": max(0.0, 10 * epoch + 9)} if logged else {}
+            writer.append(Snapshot(float(epoch), {"lstm": states}, {"train_loss": 1.0, **metrics}))
+        writer.finish(status)
+    return open_run(folder)
 
 
-def logged(states, labels):
-    return separability(torch.from_numpy(states), memberships(labels)).item()
+def result(epochs: np.ndarray, *, shift: float = 0.0) -> xr.Dataset:
+    intra = xr.DataArray(np.tile(epochs[:, None] + shift, (1, STEPS)), dims=("epoch", "step"), coords={"epoch": epochs})
+    inter = xr.DataArray(np.tile(-epochs[:, None], (1, UNITS)), dims=("epoch", "unit"), coords={"epoch": epochs})
+    return xr.Dataset({"intra_step_entropy": intra, "inter_step_entropy": inter})
 
 
-@given(st.integers(0, 2**31), st.integers(2, 5), st.booleans())
-@settings(max_examples=60, deadline=None)
-def test_what_is_logged_is_what_the_analysis_finds(seed, classes, ends_early):
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, classes, size=15)
-    labels[:2] = [0, 1]
-    states = (rng.normal(size=(6, 4, 15)) + labels * rng.uniform(0, 2)).astype(np.float32)
-    if ends_early:
-        states[4:, :, 3] = np.nan
-    expected = float(analysed(states[None], labels)["silhouette"][0])
-    assert logged(states, labels) == pytest.approx(expected, abs=1e-9)
+def read(folder: Path, name: str) -> list[tuple[int, float]]:
+    """What TensorBoard's own reader finds."""
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return [(event.step, event.value) for event in events.Scalars(f"hiddenscope/lstm/{name}")]
 
 
-def test_classes_that_are_all_alone_or_all_the_same_do_not_break_it():
-    alone = np.random.default_rng(0).normal(size=(3, 4, 5)).astype(np.float32)
-    assert logged(alone, np.arange(5)) == 0
-    assert logged(np.zeros((3, 4, 6), np.float32), np.arange(6) % 2) == 0
-    assert memberships(np.zeros(5, np.int64)) is None
-    assert memberships(None) is None
+def test_every_epoch_is_a_point_at_the_step_of_its_loss(tmp_path: Path) -> None:
+    run = write(tmp_path, range(-1, 3))
+    log = EntropyLog(tmp_path)
+    log.write(run, "lstm", result(run.epochs))
+    log.close()
+    assert read(tmp_path, "intra_step_entropy") == [(0, -1), (9, 0), (19, 1), (29, 2)]
+    assert read(tmp_path, "inter_step_entropy") == [(0, 1), (9, 0), (19, -1), (29, -2)]
+    times = [wall_time for _, wall_time, _ in series(run, result(run.epochs))["intra_step_entropy"]]
+    assert times == run.written_at.tolist()
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_a_diverged_sequence_makes_it_unknown(bad):
-    states = np.random.default_rng(0).normal(size=(3, 4, 6)).astype(np.float32)
-    states[:, :, 2] = bad
-    assert np.isnan(logged(states, np.arange(6) % 2))
+def test_new_epochs_are_appended_and_changed_ones_written_anew(tmp_path: Path) -> None:
+    run = write(tmp_path, range(-1, 5))
+    log = EntropyLog(tmp_path)
+    log.write(run, "lstm", result(run.epochs[:3]))
+    log.write(run, "lstm", result(run.epochs[:5]))
+    (file,) = tmp_path.glob("events.out.tfevents.*")
+    small = file.stat().st_size
+    log.write(run, "lstm", result(run.epochs[:5]))
+    assert file.stat().st_size == small, "nothing new, nothing written"
+    assert read(tmp_path, "intra_step_entropy") == [(0, -1), (9, 0), (19, 1), (29, 2), (39, 3)]
+    log.write(run, "lstm", result(run.epochs, shift=7))
+    log.close()
+    assert read(tmp_path, "intra_step_entropy") == [(0, 6), (9, 7), (19, 8), (29, 9), (39, 10), (49, 11)]
 
 
-def test_states_lost_after_a_while_are_no_padding_where_they_are_counted():
-    states = torch.rand(6, 4, 6)
-    states[3:, :, 2] = torch.nan
-    classes = memberships(np.arange(6) % 2)
-    for lost_after, expected in ((0, False), (12, True)):
-        found = summarize({"a": states}, None, {"a": torch.tensor(lost_after)}, classes)
-        assert np.isnan(found["separability"]) == expected
+def test_a_later_worker_writes_a_file_of_its_own_and_no_epoch_is_there_twice(tmp_path: Path) -> None:
+    run = write(tmp_path, range(-1, 5))
+    for count in (4, 6):
+        log = EntropyLog(tmp_path)
+        log.write(run, "lstm", result(run.epochs[:count]))
+        log.close()
+        time.sleep(1.01 if count == 4 else 0)  # file names of TensorBoard count seconds
+    assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 2
+    assert [step for step, _ in read(tmp_path, "intra_step_entropy")] == [0, 9, 19, 29, 39, 49]
 
 
-def test_without_two_classes_there_is_no_such_scalar():
-    states = {"a": torch.rand(3, 4, 6)}
-    names = summarize(states, None, {"a": torch.tensor(0)})
-    assert not any("separability" in name for name in names)
+def test_without_a_recorded_step_the_epoch_serves(tmp_path: Path) -> None:
+    assert logged_steps(write(tmp_path / "a", range(-1, 3), logged=False)).tolist() == [0, 1, 2, 3]
+    assert logged_steps(write(tmp_path / "b", range(4), logged=False)).tolist() == [0, 1, 2, 3]
 
 
-def test_the_scalar_without_a_layers_name_is_that_of_the_last_layers_states():
-    layers = ("encoder", "decoder", "decoder.c")
-    states = {name: torch.rand(3, 4, 6, generator=torch.Generator().manual_seed(k)) for k, name in enumerate(layers)}
-    found = summarize(states, None, dict.fromkeys(layers, torch.tensor(0)), memberships(np.arange(6) % 2))
-    assert found["separability"] == found["decoder/separability"] != found["decoder.c/separability"]
-
-
-def test_it_costs_less_than_the_other_scalars_do():
-    states = {"lstm": torch.rand(128, 64, 128)}
-    classes, nothing = memberships(np.arange(128) % 7), {"lstm": torch.tensor(0)}
-
-    def seconds(*extra):
-        spent = []
-        for _ in range(15):
-            began = time.process_time()
-            summarize(states, states, nothing, *extra)
-            spent.append(time.process_time() - began)
-        return min(spent)
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+@contextmanager
+def tensorboard(logdir: Path, *options: str) -> Iterator[str]:
+    """A real TensorBoard; its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logdir), "--port", str(port)]
+    command += ["--host", "127.0.0.1", "--reload_interval", "1", *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    output = subprocess.DEVNULL
+    server = subprocess.Popen(command, stdout=output, stderr=output, env=environment, stdin=subprocess.DEVNULL)
     try:
-        assert seconds(classes) < 2 * seconds() + 2e-3
+        yield f"http://127.0.0.1:{port}"
     finally:
-        torch.set_num_threads(threads)
+        server.terminate()
+        server.wait(20)
 
 
-def test_a_plain_recording_gives_it(tmp_path):
-    torch.manual_seed(0)
-    network, probe = nn.GRU(2, 3, batch_first=True), (torch.randn(6, 5, 2), torch.arange(6) % 2)
-    with record(network, probe, tmp_path) as recording:
-        scalars = recording.snapshot(0)
-    trace = open_run(tmp_path).trace()
-    (name,) = recording.layers
-    assert scalars["separability"] == scalars[f"{name}/separability"]
-    assert scalars["separability"] == pytest.approx(float(analysed(trace)["silhouette"][0]), abs=1e-9)
+def asked(address: str, *, seconds: float = 60.0, until: Any = bool) -> Any:
+    """The JSON at an address, asked again until it is there and as wanted."""
+    deadline = time.monotonic() + seconds
+    answer: Any = None
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(address, timeout=10) as response:
+                answer = json.load(response)
+        except OSError:
+            pass
+        else:
+            if until(answer):
+                return answer
+        time.sleep(0.2)
+    raise AssertionError(f"{address} answered {answer} for {seconds} s")
 
 
-def train(folder, *callbacks, epochs):
-    pl.seed_everything(0, verbose=False)
-    model = Classifier()
-    fitted = trainer(folder, *callbacks, epochs=epochs, enable_checkpointing=len(callbacks) > 1)
-    fitted.fit(model, *loaders(48))
-    return fitted, model
-
-
-@quietly
-def test_early_stopping_and_checkpoints_can_watch_it_and_the_run_holds_it(tmp_path):
-    best = ModelCheckpoint(tmp_path / "best", monitor="hiddenscope/separability", mode="max")
-    # A patience of 1 on "must rise by 10" stops at the second look: the monitor was found and obeyed.
-    stop = EarlyStopping("hiddenscope/separability", mode="max", min_delta=10, patience=1)
-    fitted, _ = train(tmp_path, HiddenStateMonitor(verbose=False, strict=True), best, stop, epochs=6)
-    run = open_run(tmp_path)
-    found = run.metrics()["hiddenscope/separability"]
-    expected = analysed(run.trace())["silhouette"]
-    np.testing.assert_allclose(found.to_numpy(), expected.values, atol=1e-9)
-    assert fitted.current_epoch < 6
-    assert best.best_model_score == pytest.approx(found.iloc[1:].max(), abs=1e-6)
-
-
-@quietly
-def test_a_training_ends_with_the_same_weights_whether_it_is_measured_or_not(tmp_path):
-    _, with_it = train(tmp_path / "with", HiddenStateMonitor(verbose=False, strict=True), epochs=2)
-    _, without = train(tmp_path / "without", epochs=2)
-    for one, other in zip(with_it.state_dict().values(), without.state_dict().values(), strict=True):
-        assert torch.equal(one, other)
+@pytest.mark.parametrize("loader", ["default", pytest.param("--load_fast=false", marks=pytest.mark.slow)])
+def test_tensorboard_shows_the_tab_and_the_entropies_beside_the_loss_under_a_path_prefix(
+    tmp_path: Path, loader: str
+) -> None:
+    run = write(tmp_path / "version_0", range(-1, 3))
+    worker = Worker(tmp_path)
+    assert worker.turn()
+    worker.close()
+    options = ["--path_prefix", "/some/where"] + ([] if loader == "default" else [loader])
+    with tensorboard(tmp_path, *options) as address:
+        data = f"{address}/some/where/data"
+        plugins = asked(f"{data}/plugins_listing", until=lambda found: found.get("hiddenscope", {}).get("enabled"))
+        assert plugins["hiddenscope"]["tab_name"] == "HIDDENSCOPE"
+        view = asked(f"{data}/plugin/hiddenscope/view")
+        assert view["run"] == "version_0"
+        assert view["epochs"] == [-1, 0, 1, 2]
+        assert view["picture"]["data"]
+        panels = asked(f"{data}/plugin/hiddenscope/panel?run=version_0")
+        assert {"panels"} <= set(panels)
+        tags = asked(f"{data}/plugin/scalars/tags", until=lambda found: any(found.values()))
+        assert set(tags["version_0/hiddenscope"]) == {
+            "hiddenscope/lstm/intra_step_entropy", "hiddenscope/lstm/inter_step_entropy",
+        }  # fmt: skip
+        query = "run=version_0%2Fhiddenscope&tag=hiddenscope%2Flstm%2Fintra_step_entropy"
+        points = asked(f"{data}/plugin/scalars/scalars?{query}")
+    stored = run.results.get("lstm", "mmphate")
+    assert stored is not None
+    assert [step for _, step, _ in points] == [0, 9, 19, 29]
+    np.testing.assert_allclose([value for *_, value in points], stored["intra_step_entropy"].mean("step"), rtol=1e-5)

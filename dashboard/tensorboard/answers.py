@@ -61,8 +61,8 @@ def view_json(library: Library | None, query: Mapping[str, str]) -> dict[str, An
         "status": " \u00b7 ".join(fact for fact in facts if fact),
         "problem": f"{entry.error}. {entry.advice}." if failed and entry is not None else "",
         "note": "" if view.result is None else words.fidelity(view.result.attrs),
-        "curves_mark": _mark(name, view.layer, view.version, view.result_version, log, dark),
-        "picture_mark": _mark(name, view.layer, view.result_version, color, dimensions, dark),
+        "curves_mark": mark(name, view.layer, view.version, view.result_version, log, dark),
+        "picture_mark": mark(name, view.layer, view.result_version, color, dimensions, dark),
     }
     if query.get("curves_seen") != answer["curves_mark"]:
         answer["curves"] = plain(curves_figure(view, log=log, dark=dark))
@@ -93,5 +93,6 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _mark(*parts: object) -> str:
+def mark(*parts: object) -> str:
+    """A short text that differs when the parts, plain JSON, do."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

@@ -24,6 +24,7 @@ POLICY = (
     "worker-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 )
 LOOK_SECONDS = 5.0
+_LONGEST = 1000  # characters of a value in a query
 _Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
@@ -45,6 +46,7 @@ class HiddenscopePlugin(TBPlugin):
             "/index.js": (STATIC / "index.js", "text/javascript"),
             "/index.html": (STATIC / "index.html", "text/html"),
             "/tab.js": (STATIC / "tab.js", "text/javascript"),
+            "/panels.js": (STATIC / "panels.js", "text/javascript"),
             "/tab.css": (STATIC / "tab.css", "text/css"),
             "/scope.js": (ASSETS / "scope.js", "text/javascript"),
             "/icon.svg": (ASSETS / "icon.svg", "image/svg+xml"),
@@ -52,6 +54,7 @@ class HiddenscopePlugin(TBPlugin):
         apps: dict[str, _Application] = {route: _serving(*found) for route, found in files.items()}
         apps["/plotly.min.js"] = Request.application(_plotly)
         apps["/view"] = Request.application(self._view)
+        apps["/panel"] = Request.application(self._panel)
         return apps
 
     def is_active(self) -> bool:
@@ -68,9 +71,18 @@ class HiddenscopePlugin(TBPlugin):
     def _view(self, request: Request) -> Response:
         from hiddenscope.dashboard.tensorboard.answers import view_json
 
-        query = {name: value[:500] for name, value in request.args.items()}
-        answer = json.dumps(view_json(self._runs(), query), allow_nan=False)
-        return _respond(answer, "application/json", cache="no-store")
+        return self._answer(view_json, request)
+
+    def _panel(self, request: Request) -> Response:
+        from hiddenscope.dashboard.tensorboard.panels import panel_json
+
+        return self._answer(panel_json, request)
+
+    def _answer(self, asked: Callable[[Library | None, dict[str, str]], dict[str, Any]], request: Request) -> Response:
+        if request.method not in ("GET", "HEAD"):
+            return _respond("405 this can only be read", "text/plain", cache="no-store", status=405)
+        query = {name[:100]: value[:_LONGEST] for name, value in request.args.items()}
+        return _respond(json.dumps(asked(self._runs(), query), allow_nan=False), "application/json", cache="no-store")
 
     def _runs(self) -> Library | None:
         with self._lock:
@@ -112,8 +124,8 @@ def _file(path: Path, kind: str, *, cache: str = "no-cache") -> Response:
     return _respond(path.read_bytes(), kind, cache=cache)
 
 
-def _respond(body: str | bytes, kind: str, *, cache: str) -> Response:
-    response = Response(body, mimetype=kind)
+def _respond(body: str | bytes, kind: str, *, cache: str, status: int = 200) -> Response:
+    response = Response(body, mimetype=kind, status=status)
     response.headers["Content-Security-Policy"] = POLICY
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Cache-Control"] = cache

@@ -77,6 +77,7 @@
     const nothing = news.message !== undefined;
     at("message").hidden = !nothing;
     at("views").hidden = at("transport").hidden = nothing;
+    if (nothing) at("panels").hidden = true;
     if (nothing) at("message").textContent = news.message;
     at("problem").hidden = !news.problem;
     at("problem").textContent = news.problem || "";
@@ -96,6 +97,7 @@
     const shown = state.picture && state.picture.layout && state.picture.layout.meta;
     at("note").textContent = [news.note, shown && shown.note].filter(Boolean).join(" \u00b7 ");
     draw(parts);
+    if (scope.panelsOfTab) scope.panelsOfTab(state, news, dark);
   }
 
   let looking = false;

@@ -1,0 +1,144 @@
+"""The panels of the page where there is no page: in TensorBoard's tab and in the report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import plotly.graph_objects as go
+from dash.development.base_component import Component
+
+from hiddenscope.dashboard.library import View, class_names
+from hiddenscope.dashboard.panels import Panel, Scene
+from hiddenscope.dashboard.picture import METHOD
+from hiddenscope.run import Run
+
+_QUIET = {
+    "Script",
+    "Style",
+    "Store",
+    "Interval",
+    "Select",
+    "Slider",
+    "Input",
+    "TextInput",
+    "Button",
+    "AgGrid",
+    "Upload",
+}
+_HEIGHT = 420
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One figure of a panel, with the words that stood before it.
+
+    Attributes:
+        words: plain text, one paragraph each.
+        figure: what is drawn, as plain JSON types and numpy arrays.
+        height: in pixels.
+    """
+
+    words: tuple[str, ...]
+    figure: go.Figure
+    height: int
+
+
+def panel_scene(
+    panel: Panel,
+    run: Run,
+    view: View,
+    *,
+    epoch: float | None = None,
+    units: tuple[str, ...] = (),
+    dark: bool = False,
+    options: Mapping[str, str] | None = None,
+) -> Scene | None:
+    """What a panel is given to draw of a layer; None when nothing that it draws is stored.
+
+    Args:
+        panel: which one.
+        run: the run, pinned to the commit of ``view``.
+        view: the layer, as `Library.view` or `view_of` gives it.
+        epoch: where the cursor stands; None for all epochs.
+        units: picked units.
+        dark: whether the surroundings are dark.
+        options: values of the panel's controls; their first choices where they are not given, or odd.
+    """
+    results = {method: run.results.get(view.layer, method) for method in panel.methods}
+    if panel.waits and panel.methods and all(result is None for result in results.values()):
+        return None
+    given = options or {}
+    chosen = {
+        name: given[name] if given.get(name) in choices else choices[0]
+        for name, (_, choices) in (panel.controls or {}).items()
+    }
+    return Scene(view, run, results, epoch if panel.follows_cursor else None, units, chosen, dark)
+
+
+def figures_of(components: Any) -> Iterator[Shown]:
+    """The figures in what a panel has drawn, in order; controls and tables are left out.
+
+    Args:
+        components: Dash components, nested in any way.
+    """
+    words: list[str] = []
+    for kind, value in _walk(components):
+        if kind == "words":
+            words.append(value)
+            continue
+        figure, height = value
+        yield Shown(tuple(words), figure, height)
+        words = []
+    if words:
+        yield Shown(tuple(words), go.Figure(), 0)
+
+
+def view_of(run: Run, layer: str) -> View:
+    """A layer of a run as the page sees it, without a library."""
+    return View(
+        name=run.name,
+        layer=layer,
+        layers=run.layers,
+        status=run.status,
+        epochs=run.epochs,
+        updated_at=run.updated_at,
+        metrics=run.metrics(),
+        class_names=class_names(run),
+        result=run.results.get(layer, METHOD),
+        version=run.version,
+        result_version=run.results.version,
+    )
+
+
+def _walk(component: Any) -> Iterator[tuple[str, Any]]:
+    if component is None or isinstance(component, bool):
+        return
+    if isinstance(component, str | int | float):
+        text = " ".join(str(component).split())
+        if text:
+            yield "words", text
+    elif isinstance(component, list | tuple):
+        yield from (found for each in component for found in _walk(each))
+    elif isinstance(component, Component):
+        name = type(component).__name__
+        if name == "Graph":
+            figure = getattr(component, "figure", None)
+            if figure is not None:
+                drawn = figure if isinstance(figure, go.Figure) else go.Figure(figure, skip_invalid=True)
+                yield "figure", (drawn, _height(component, drawn))
+        elif name not in _QUIET:
+            inside = list(_walk(getattr(component, "children", None)))
+            if inside and all(kind == "words" for kind, _ in inside):
+                yield "words", " ".join(text for _, text in inside)  # one paragraph
+            else:
+                yield from inside
+
+
+def _height(graph: Component, figure: go.Figure) -> int:
+    if figure.layout.height:
+        return int(figure.layout.height)
+    style = getattr(graph, "style", None) or {}
+    given = str(style.get("height", "")).removesuffix("px")
+    return int(given) if given.isdigit() else _HEIGHT

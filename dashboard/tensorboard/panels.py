@@ -1,0 +1,89 @@
+"""What the lower part of the tab is told: one panel of the page, as words and figures."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from hiddenscope.dashboard.library import Library
+from hiddenscope.dashboard.panels import Panel, all_panels
+from hiddenscope.dashboard.showing import figures_of, panel_scene
+from hiddenscope.dashboard.tensorboard.answers import mark, plain
+from hiddenscope.errors import HiddenscopeError
+
+_LOG = logging.getLogger(__name__)
+_MOST_UNITS = 64
+
+
+def panel_json(library: Library | None, query: Mapping[str, str]) -> dict[str, Any]:
+    """A panel of a layer, unless the reader has it already.
+
+    Args:
+        library: of the log folder; None where TensorBoard was started without one.
+        query: ``run``, ``layer``, ``panel`` (the first where it is unknown), ``epoch``, ``units`` (joined by commas),
+            ``dark`` (1 for yes), ``option.NAME`` for the panel's controls, and in ``seen`` the mark of what the reader
+            has.
+
+    Returns:
+        ``panels`` lists what can be asked for. ``figures`` is absent when it is what was seen.
+    """
+    panels = {panel.name: panel for panel in all_panels()}
+    answer: dict[str, Any] = {"panels": [{"value": each.name, "label": each.title} for each in panels.values()]}
+    runs = {} if library is None else library.runs()
+    name = query.get("run", "")
+    if library is None or not panels or name not in runs or runs[name].problem is not None:
+        return answer
+    panel = panels.get(query.get("panel", ""), next(iter(panels.values())))
+    options = {key.removeprefix("option."): value for key, value in query.items() if key.startswith("option.")}
+    epoch, units = _epoch(query.get("epoch", "")), _units(query.get("units", ""))
+    dark = query.get("dark") == "1"
+    answer |= {"panel": panel.name, "about": panel.about, "controls": _controls(panel, options)}
+    try:
+        view, run = library.pinned(name, query.get("layer"))
+        stored = library.stored(name, view.layer, panel.methods)
+        follows = epoch if panel.follows_cursor else None
+        answer["mark"] = mark(panel.name, name, view.layer, view.version, stored, follows, units, options, dark)
+        if query.get("seen") == answer["mark"]:
+            return answer
+        scene = panel_scene(panel, run, view, epoch=epoch, units=units, dark=dark, options=options)
+        drawn = [] if scene is None else list(figures_of(panel.draw(scene)))
+    except (HiddenscopeError, OSError, KeyError) as error:
+        return {**answer, "figures": [], "message": str(error)}
+    except Exception as error:
+        _LOG.exception("the panel %s failed", panel.name)
+        return {**answer, "figures": [], "message": f"This panel failed: {type(error).__name__}: {error}"}
+    if scene is None:
+        answer["message"] = (
+            "Nothing is stored for this panel yet. It is computed while the training goes on, once the picture is "
+            "there; hiddenscope analyze computes everything."
+        )
+    answer["figures"] = [
+        {"words": list(shown.words), "height": shown.height, **plain(shown.figure.to_dict())} for shown in drawn
+    ]
+    return answer
+
+
+def _controls(panel: Panel, options: Mapping[str, str]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "label": label,
+            "choices": list(choices),
+            "value": options[name] if options.get(name) in choices else choices[0],
+        }
+        for name, (label, choices) in (panel.controls or {}).items()
+    ]
+
+
+def _epoch(text: str) -> float | None:
+    try:
+        epoch = float(text)
+    except ValueError:
+        return None
+    return epoch if math.isfinite(epoch) else None
+
+
+def _units(text: str) -> tuple[str, ...]:
+    return tuple(unit for unit in text.split(",") if unit)[:_MOST_UNITS]
