@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -12,15 +13,16 @@ from urllib.parse import parse_qs
 
 import pandas as pd
 import xarray as xr
-from dash import ClientsideFunction, Dash, Input, Output, State, ctx, html, no_update
+from dash import Dash, Input, Output, State, ctx, html, no_update
 
-from hiddenscope.dashboard import figures, layout, words
-from hiddenscope.dashboard.figures.template import message
+from hiddenscope.dashboard import cloud, figures, layout, words
+from hiddenscope.dashboard.cloud import look_of, picture_figure, with_method
 from hiddenscope.dashboard.library import Library, View, alive
 from hiddenscope.dashboard.panels import Panel, all_panels, strip
 from hiddenscope.dashboard.safety import protect
 from hiddenscope.dashboard.supervisor import Supervisor
 from hiddenscope.dashboard.units import unit_table
+from hiddenscope.dashboard.wiring import connect_browser
 from hiddenscope.errors import HiddenscopeError
 from hiddenscope.run import RunInfo
 
@@ -28,7 +30,6 @@ HERE = Path(__file__).parent
 SHOWN = {"display": "flex"}
 GRID = {"display": "grid"}
 HIDDEN = {"display": "none"}
-_COLORS = [choice["value"] for choice in layout.COLORS]
 
 SNIPPET = """import hiddenscope as hs
 
@@ -63,7 +64,8 @@ def create_app(
     )
     app.layout = layout.page(icon=app.get_asset_url("icon.svg"), panels=panels)
     _bring_news(app, library, supervisor)
-    _connect_browser(app)
+    _bring_frames(app, library)
+    connect_browser(app)
     strip.connect(app, library, panels)
     protect(app, token=token)
     return app
@@ -83,6 +85,7 @@ def _bring_news(app: Dash, library: Library, supervisor: Supervisor | None) -> N
             "status": Output("status", "children"),
             "notice": Output("notice", "children"),
             "note": Output("picture-note", "children"),
+            "extent": Output("extent", "data"),
             "units": Output("unit-table", "rowData"),
             "unit_columns": Output("unit-table", "columnDefs"),
             "lower_style": Output("lower", "style"),
@@ -95,8 +98,13 @@ def _bring_news(app: Dash, library: Library, supervisor: Supervisor | None) -> N
             "_tick": Input("tick", "n_intervals"),
             "run": Input("run", "value"),
             "layer": Input("layer", "value"),
-            "color": Input("color", "value"),
-            "dimensions": Input("dimensions", "value"),
+            "look": {
+                "method": Input("method", "value"),
+                "color": Input("color", "value"),
+                "dimensions": Input("dimensions", "value"),
+                "range": Input("range", "data"),
+                "zoom": Input("zoom", "data"),
+            },
             "log": Input("log", "checked"),
             "dark": Input("dark", "data"),
             "panel": Input("panel", "value"),
@@ -109,8 +117,7 @@ def _bring_news(app: Dash, library: Library, supervisor: Supervisor | None) -> N
         _tick: int | None,
         run: object,
         layer: object,
-        color: object,
-        dimensions: object,
+        look: object,
         log: object,
         dark: object,
         panel: object,
@@ -121,16 +128,15 @@ def _bring_news(app: Dash, library: Library, supervisor: Supervisor | None) -> N
         news: dict[str, Any] = dict.fromkeys(ctx.outputs_grouping, no_update)
         seen = seen if isinstance(seen, dict) else {}
         run, layer = (value if isinstance(value, str) else None for value in (run, layer))
-        color = color if color in _COLORS else "epoch"
-        dimensions = 2 if dimensions == "2" else 3
         log, dark = bool(log), bool(dark)
+        wanted = look_of(look, dark=dark)
         runs = library.runs()
         if seen.get("runs") != (listed := _listed(runs)):
             news["runs"] = listed
         asked = parse_qs(search.lstrip("?")) if isinstance(search, str) else {}
         if run not in runs:
-            wanted = asked.get("run", [""])[0]
-            run = wanted if wanted in runs else next(iter(runs), None)
+            linked = asked.get("run", [""])[0]
+            run = linked if linked in runs else next(iter(runs), None)
             layer = layer or asked.get("layer", [None])[0]
             news["run"] = run
         if run is None:
@@ -162,14 +168,20 @@ def _bring_news(app: Dash, library: Library, supervisor: Supervisor | None) -> N
             if seen.get("unit_columns") != (columns := list(rows[0]) if rows else []):
                 news["unit_columns"] = layout.unit_columns(rows)
             columns_told = columns
-        picture_at = [run, view.layer, view.result_version, color, dimensions, dark]
+        shown, waiting, beside = with_method(library, run, view, wanted.method, supervisor)
+        clusters = library.unit_clusters(run, view.layer) if wanted.color == "cluster" else None
+        made_at = None if shown.result is None else float(shown.result.attrs.get("computed_at", 0.0))
+        by = view.version if wanted.color == "loss" else clusters is not None
+        picture_at = [run, view.layer, made_at, waiting, by, *wanted.mark()]
         if seen.get("curves") != curves_at:
             news["curves"] = curves_figure(view, log=log, dark=dark)
             news["epochs"] = view.epochs.tolist()
         if seen.get("picture") != picture_at:
-            figure = picture_figure(view, color=color, dimensions=dimensions, dark=dark)
+            figure = picture_figure(shown, look=wanted, clusters=clusters, waiting=waiting)
+            figure.layout.meta = {**(figure.layout.meta or {}), "look": replace(wanted, window=None).mark()}
             news["picture"] = figure.to_dict()
-            news["note"] = _note(view, (figure.layout.meta or {}).get("note", ""))
+            news["note"] = cloud.note(shown, (figure.layout.meta or {}).get("note", ""), beside)
+            news["extent"] = _extent(shown)
         told = {"runs": listed, "layers": list(view.layers), "curves": curves_at, "picture": picture_at}
         told |= {"units": units_at, "unit_columns": columns_told}
         if told != seen:
@@ -178,22 +190,35 @@ def _bring_news(app: Dash, library: Library, supervisor: Supervisor | None) -> N
         return news
 
 
-def picture_figure(view: View, *, color: str, dimensions: int, dark: bool) -> Any:
-    """The embedding of a view in the coloring that was chosen, or a figure that says why there is none."""
-    result = view.result
-    if result is None:
-        return message("The first picture is being made \u2026<br>the curves at the right are already live.", dark=dark)
-    names = None
-    values: str | xr.DataArray = color
-    if color == "class":
-        names = view.class_names
-        if names is None:
-            text = "The probe has no class labels,<br>so no unit can be said to answer to a class."
-            return message(text, dark=dark)
-        values = result["most_active_class"].rename("most active class")
-    elif color in ("intra", "inter"):
-        values = result[f"{color}_step_entropy"].rename(f"{color}-step entropy (nats)")
-    return figures.embedding(result["embedding"], color=values, class_names=names, dimensions=dimensions, dark=dark)
+def _bring_frames(app: Dash, library: Library) -> None:
+    @app.callback(
+        output=Output("frame", "data"),
+        inputs={"wanted": Input("frame-wanted", "data")},
+        state={
+            "run": State("run", "value"),
+            "layer": State("layer", "value"),
+            "dark": State("dark", "data"),
+            "look": {
+                "method": State("method", "value"),
+                "color": State("color", "value"),
+                "dimensions": State("dimensions", "value"),
+                "range": State("range", "data"),
+            },
+        },
+        prevent_initial_call=True,
+    )
+    def bring_frame(wanted: object, run: object, layer: object, dark: object, look: object) -> Any:
+        """One epoch in full, for a cursor in a picture that is drawn with gaps."""
+        if not isinstance(wanted, int | float) or not isinstance(run, str) or run not in library.runs():
+            return {"epoch": None}
+        chosen = look_of(look, dark=bool(dark))
+        try:
+            view = library.view(run, layer if isinstance(layer, str) else None)
+            view, _, _ = with_method(library, run, view, chosen.method, None)
+            clusters = library.unit_clusters(run, view.layer) if chosen.color == "cluster" else None
+        except (HiddenscopeError, OSError, KeyError):
+            return {"epoch": None}
+        return {"epoch": wanted, "look": chosen.mark(), "trace": cloud.frame(view, chosen, wanted, clusters)}
 
 
 def curves_figure(view: View, *, log: bool, dark: bool) -> dict[str, Any]:
@@ -212,84 +237,6 @@ def unit_rows(view: View, columns: Mapping[str, xr.DataArray] = MappingProxyType
     table = unit_table(view.result, view.class_names, columns)
     rows = table.astype(object).where(table.notna(), None).to_dict("records")
     return [{str(name): value for name, value in row.items()} for row in rows]
-
-
-def _connect_browser(app: Dash) -> None:
-    def browser(function: str, *arguments: Any, **options: Any) -> None:
-        clientside: Any = app.clientside_callback
-        clientside(ClientsideFunction("hiddenscope", function), *arguments, **options)
-
-    browser(
-        "picture",
-        Output("picture", "figure"),
-        Input("picture-data", "data"),
-        Input("cursor", "data"),
-        Input("units", "data"),
-    )
-    browser("curves", Output("curves", "figure"), Input("curves-data", "data"), Input("units", "data"))
-    browser(
-        "transport",
-        Output("scrub", "max"),
-        Output("scrub", "value"),
-        Output("epoch-label", "children"),
-        Input("cursor", "data"),
-        Input("epochs", "data"),
-    )
-    first_call_too: dict[str, Any] = {"prevent_initial_call": True}
-    browser("scrubbed", Output("cursor", "data"), Input("scrub", "value"), **first_call_too)
-    again: dict[str, Any] = {"allow_duplicate": True}
-    browser("all", Output("cursor", "data", **again), Input("all-epochs", "n_clicks"), prevent_initial_call=True)
-    browser("play", Output("play", "variant"), Input("play", "n_clicks"), prevent_initial_call=True)
-    browser(
-        "clickCurves",
-        Output("cursor", "data", **again),
-        Output("units", "data", **again),
-        Input("curves", "clickData"),
-        State("units", "data"),
-        prevent_initial_call=True,
-    )
-    browser(
-        "clickPicture",
-        Output("units", "data"),
-        Input("picture", "clickData"),
-        State("units", "data"),
-        prevent_initial_call=True,
-    )
-    browser(
-        "tableToUnits",
-        Output("units", "data", **again),
-        Input("unit-table", "selectedRows"),
-        State("units", "data"),
-        prevent_initial_call=True,
-    )
-    browser("unitsToTable", Output("unit-table", "selectedRows"), Input("units", "data"), prevent_initial_call=True)
-    browser(
-        "theme",
-        Output("dark", "data"),
-        Output("provider", "forceColorScheme"),
-        Input("theme", "n_clicks"),
-        State("dark", "data"),
-    )
-    browser(
-        "restore",
-        Output("color", "value"),
-        Output("dimensions", "value"),
-        Output("cursor", "data", **again),
-        Output("units", "data", **again),
-        Output("log", "checked"),
-        Input("url", "search"),
-        prevent_initial_call="initial_duplicate",
-    )
-    browser(
-        "remember",
-        Input("run", "value"),
-        Input("layer", "value"),
-        Input("color", "value"),
-        Input("dimensions", "value"),
-        Input("cursor", "data"),
-        Input("units", "data"),
-        Input("log", "checked"),
-    )
 
 
 def _listed(runs: dict[str, RunInfo]) -> list[dict[str, str]]:
@@ -314,11 +261,15 @@ def _status(view: View, working: str) -> list[Any]:
     return [html.Span(className=f"dot {view.status}"), html.Span(separated)]
 
 
-def _note(view: View, shown: str) -> str:
-    if view.result is None:
-        return ""
-    parts = [words.fidelity(view.result.attrs), words.left_out(view.result, shown)]
-    return " \u00b7 ".join(part for part in parts if part)
+def _extent(view: View) -> dict[str, Any] | None:
+    """The first and last step and epoch of the picture, for the choice of a part."""
+    if view.result is None or not view.result["embedding"].size:
+        return None
+    found = {}
+    for dim in ("step", "epoch"):
+        at = view.result[dim].values
+        found[f"{dim}s"] = [float(at[0]), float(at[-1])] if at.dtype.kind in "iuf" else [0.0, float(len(at) - 1)]
+    return found
 
 
 def _notice(view: View, entry: Any, supervisor: Supervisor | None) -> list[Any]:

@@ -10,19 +10,13 @@ import dash_mantine_components as dmc
 from dash import dcc, html
 from dash_ag_grid import AgGrid
 
+from hiddenscope.dashboard import cloud
 from hiddenscope.dashboard.figures.template import FONT
 from hiddenscope.dashboard.panels import Panel
 from hiddenscope.dashboard.panels.strip import strip
 
 TICK_MS = 1000
-COLORS = (
-    {"value": "epoch", "label": "epoch"},
-    {"value": "step", "label": "step"},
-    {"value": "unit", "label": "unit"},
-    {"value": "class", "label": "most active class"},
-    {"value": "intra", "label": "intra-step entropy"},
-    {"value": "inter", "label": "inter-step entropy"},
-)
+COLORS = tuple({"value": value, "label": label} for value, label in cloud.COLORS.items())
 _GRAPH: Any = {
     "displaylogo": False,
     "responsive": True,
@@ -67,6 +61,11 @@ def page(*, icon: str, panels: Sequence[Panel] = ()) -> Any:
             dcc.Store(id="units", data=[]),
             dcc.Store(id="picture-data"),
             dcc.Store(id="curves-data"),
+            dcc.Store(id="extent"),
+            dcc.Store(id="range", data={}),
+            dcc.Store(id="zoom", data=None),
+            dcc.Store(id="frame"),
+            dcc.Store(id="frame-wanted"),
             html.Main(
                 className="page",
                 children=[
@@ -121,10 +120,12 @@ def _picture() -> html.Section:
             html.Div(
                 className="card-head",
                 children=[
-                    html.H2("MM-PHATE embedding"),
+                    html.H2("Embedding"),
+                    _select("method", "method of the embedding", 112, data=_choices(), value="mmphate"),
                     html.Div(className="grow"),
                     html.Span("color", className="crumb"),
-                    _select("color", "color of the points", 160, data=list(COLORS), value="epoch"),
+                    _select("color", "color of the points", 152, data=list(COLORS), value="epoch"),
+                    _part(),
                     dmc.SegmentedControl(
                         id="dimensions",
                         data=[{"value": "3", "label": "3-D"}, {"value": "2", "label": "2-D"}],
@@ -137,6 +138,53 @@ def _picture() -> html.Section:
             html.Div(dcc.Graph(id="picture", config=_GRAPH, figure=_blank(), responsive=True), className="plot"),
             html.Div(id="picture-note", className="card-foot"),
         ],
+    )
+
+
+def _choices() -> list[dict[str, str]]:
+    return [{"value": value, "label": label} for value, label in cloud.CHOICES.items()]
+
+
+def _part() -> dmc.Popover:
+    """The choice of a part of the picture: some steps, some epochs."""
+    sliders = [
+        html.Div(
+            [
+                html.Span(f"{axis} shown", className="crumb"),
+                dmc.RangeSlider(
+                    id=f"{axis}-range",
+                    min=0,
+                    max=1,
+                    value=[0, 1],
+                    minRange=0,
+                    step=1,
+                    size="sm",
+                    updatemode="mouseup",
+                    disabled=True,
+                    thumbFromLabel=f"first of the {axis} shown",
+                    thumbToLabel=f"last of the {axis} shown",
+                ),
+            ],
+            className="range",
+        )
+        for axis in ("steps", "epochs")
+    ]
+    return dmc.Popover(
+        [
+            dmc.PopoverTarget(dmc.Button("part", id="part", variant="default", size="xs", fw=400, px=10)),
+            dmc.PopoverDropdown(
+                [
+                    *sliders,
+                    dmc.Button("show all steps and epochs", id="part-reset", variant="subtle", size="compact-xs"),
+                ]
+            ),
+        ],
+        width=320,
+        position="bottom-end",
+        withArrow=True,
+        shadow="md",
+        trapFocus=True,
+        keepMounted=True,
     )
 
 
@@ -247,7 +295,7 @@ def _unit_table() -> AgGrid:
         dashGridOptions={
             "rowSelection": {"mode": "multiRow", "enableClickSelection": True},
             "rowHeight": 30,
-            "overlayNoRowsTemplate": "Units are listed here as soon as the first picture is made.",
+            "localeText": {"noRowsToShow": "Units are listed here as soon as the first picture is made."},
         },
         style={"height": 420, "width": "100%"},
     )

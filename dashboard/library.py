@@ -22,6 +22,8 @@ from hiddenscope.run import Run, RunInfo, find_runs, open_run
 
 KEPT_BYTES = 2**28
 """Results of one run that stay in memory; the one in use always does."""
+MOST_STATES = 20_000_000
+"""A run of so many hidden states is embedded by PCA while the viewer waits: a second or so."""
 LISTING_SECONDS = 1.0
 REFRESH_SECONDS = 0.25
 
@@ -41,6 +43,8 @@ class View:
     result: xr.Dataset | None
     version: str
     result_version: str
+    nodes: int = 0
+    """How many (epoch, step, unit) are recorded."""
 
 
 class Library:
@@ -104,6 +108,24 @@ class Library:
         """
         return self._shelf(name).result(layer, method)
 
+    def at_once(self, name: str, layer: str) -> xr.Dataset | None:
+        """The picture by PCA, computed here and now; None where that would take more than a moment.
+
+        Raises:
+            KeyError, RunFormatError: as for `view`.
+            ValueError: there is too little to embed.
+        """
+        return self._shelf(name).at_once(name, layer)
+
+    def unit_clusters(self, name: str, layer: str) -> xr.DataArray | None:
+        """The name of each unit's cluster, dims (unit,); None before they are found.
+
+        Raises:
+            KeyError, RunFormatError: as for `view`.
+        """
+        result = self.result(name, layer, "phases")
+        return None if result is None or "unit_cluster" not in result else result["unit_cluster"]
+
     def unit_columns(self, name: str, layer: str) -> dict[str, xr.DataArray]:
         """What stored results know of each unit, by header: values of dims (unit,) or (epoch, unit).
 
@@ -136,6 +158,7 @@ class _Shelf:
         self._views: dict[str, View] = {}
         self._index: tuple[str, dict[tuple[str, str], float]] = ("", {})
         self._results: OrderedDict[tuple[str, str], tuple[float, xr.Dataset]] = OrderedDict()
+        self._at_once: dict[str, tuple[str, xr.Dataset]] = {}
         self._columns: dict[tuple[str, str], tuple[float, dict[str, xr.DataArray]]] = {}
 
     def view(self, name: str, layer: str | None) -> View:
@@ -156,6 +179,7 @@ class _Shelf:
             result = last.result if last is not None and last.result_version == result_version else None
             if result is None and result_version:
                 result = run.results.get(chosen, METHOD)
+            described = run.description.layer(chosen)
             view = View(
                 name=name,
                 layer=chosen,
@@ -168,6 +192,7 @@ class _Shelf:
                 result=result,
                 version=run.version,
                 result_version=result_version,
+                nodes=len(run.epochs) * len(described.steps) * len(described.units),
             )
             self._views[chosen] = view
             return view
@@ -208,6 +233,22 @@ class _Shelf:
             while len(self._results) > 1 and sum(held.nbytes for _, held in self._results.values()) > KEPT_BYTES:
                 self._results.popitem(last=False)
             return kept[1]
+
+    def at_once(self, name: str, layer: str) -> xr.Dataset | None:
+        from hiddenscope.dashboard.desk import other_picture
+
+        with self._lock:
+            view, run = self.pinned(name, layer)
+            described = run.description.layer(layer)
+            states = len(view.epochs) * len(described.steps) * len(described.units) * len(run.description.samples)
+            if states > MOST_STATES:
+                return None
+            kept = self._at_once.get(layer)
+        if kept is None or kept[0] != view.version:
+            kept = (view.version, other_picture(run, layer, "pca"))
+            with self._lock:
+                self._at_once[layer] = kept
+        return kept[1]
 
     def unit_columns(self, layer: str) -> dict[str, xr.DataArray]:
         with self._lock:

@@ -61,14 +61,28 @@ def freshness(attributes: Mapping[str, Any] | None, newest: float | None, now: f
 
 def working(entry: Entry | None, layer: str, now: float) -> str:
     """What is being computed at this moment; empty when nothing is."""
+    if entry is not None and entry.doing:
+        return f"computing {entry.doing}"
     if entry is None or entry.state != "embedding" or entry.epoch is None:
         return ""
     which = "" if entry.layer == layer else f" of {entry.layer}"
     return f"embedding epoch {epoch_text(entry.epoch)}{which} for {age(now - entry.since)}"
 
 
-def left_out(result: xr.Dataset | None, shown: str) -> str:
-    """What the picture does not hold: left out when it was embedded, and when it was drawn."""
+def many(count: int) -> str:
+    """A number of points, as people say it.
+
+    >>> many(20_000), many(12_800_000)
+    ('20,000', '12.8 million')
+    """
+    return f"{count:,}" if count < 1_000_000 else f"{count / 1e6:.3g} million"
+
+
+def left_out(result: xr.Dataset | None, shown: str, recorded: int = 0) -> str:
+    """What the picture does not hold: left out when it was embedded, and when it was drawn.
+
+    ``recorded`` is how many points there would be if nothing were left out.
+    """
     if result is None:
         return ""
     seconds = float(result.attrs.get("seconds", 0.0))
@@ -76,22 +90,33 @@ def left_out(result: xr.Dataset | None, shown: str) -> str:
     how = "updated" if result.attrs.get("made_live") else "embedded"
     parts = [f"{how} from {note}" if note else f"{how} from every step and epoch", f"in {age(seconds)}"]
     sentence = " ".join(parts)
-    return f"{sentence} \u00b7 {shown}" if shown else sentence
+    if note and recorded:
+        sentence += f", {many(recorded)} points are recorded"
+    return f"{shown} \u00b7 {sentence}" if shown else sentence
+
+
+def older(covered: float | None, newest: float) -> str:
+    """That a picture does not hold the newest epochs.
+
+    >>> older(3.0, 7.0)
+    'up to epoch 3 of 7'
+    """
+    return "" if covered is None else f"up to epoch {epoch_text(covered)} of {epoch_text(newest)}"
 
 
 def fidelity(attributes: Mapping[str, Any]) -> str:
     """How far to trust the picture, from whatever measures are stored with it.
 
     >>> fidelity({"fidelity_intra": 0.79, "fidelity_intra_chance": 0.34, "fidelity_inter": 0.77})
-    'of 10 neighbors it keeps 79 % within a step (chance 34 %), 77 % across steps'
+    'trust: of a point\'s 10 true neighbors the picture keeps 7.9 within a step (3.4 by chance), 7.7 across steps'
     """
     parts = []
     for name, where in (("intra", "within a step"), ("inter", "across steps")):
         kept, chance = attributes.get(f"fidelity_{name}"), attributes.get(f"fidelity_{name}_chance")
         if isinstance(kept, float | int):
-            beside = f" (chance {100 * chance:.0f} %)" if isinstance(chance, float | int) else ""
-            parts.append(f"{100 * kept:.0f} % {where}{beside}")
-    return f"of 10 neighbors it keeps {', '.join(parts)}" if parts else ""
+            beside = f" ({10 * chance:.1f} by chance)" if isinstance(chance, float | int) else ""
+            parts.append(f"{10 * kept:.1f} {where}{beside}")
+    return f"trust: of a point's 10 true neighbors the picture keeps {', '.join(parts)}" if parts else ""
 
 
 def failed_studies(entry: Entry | None, layer: str, methods: Sequence[str]) -> list[str]:

@@ -67,8 +67,11 @@ class Viewer:
             "tick.n_intervals": 0,
             "run.value": None,
             "layer.value": None,
+            "method.value": "mmphate",
             "color.value": "epoch",
             "dimensions.value": "3",
+            "range.data": {},
+            "zoom.data": None,
             "log.checked": False,
             "dark.data": False,
             "panel.value": "units",
@@ -184,7 +187,7 @@ def test_a_lost_answer_is_made_good_by_the_next(tmp_path):
     assert again["curves-data.data"] == lost["curves-data.data"]
 
 
-@pytest.mark.parametrize("color", ["epoch", "step", "unit", "class", "intra", "inter"])
+@pytest.mark.parametrize("color", ["epoch", "step", "unit", "class", "intra", "inter", "loss"])
 @pytest.mark.parametrize("dimensions", ["2", "3"])
 def test_every_coloring_is_drawn_in_both_dimensions(tmp_path, color, dimensions):
     record(tmp_path / "version_0", embed=True)
@@ -280,7 +283,7 @@ def viewer(tmp_path_factory):
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(values=st.lists(ODD, min_size=10, max_size=10))
+@given(values=st.lists(ODD, min_size=13, max_size=13))
 def test_whatever_a_browser_sends_as_values_the_page_answers(viewer, values):
     names = [*viewer.inputs, *viewer.state]
     sent = dict(zip(names, values, strict=True))

@@ -11,6 +11,7 @@
   const UNIT_COLORS = ["#e08e00", "#009e73", "#cc79a7", "#d55e00", "#8c5a32", "#a39200"];
   const TRAIL = [[6, 10, 0.14], [3, 5, 0.3], [1, 2, 0.55]];
   const FRAME_MS = 110;
+  const HOVER = "unit %{customdata[2]}<br>step %{customdata[1]}<br>epoch %{customdata[0]}<extra></extra>";
 
   /* The numbers of a plain list, or of plotly's {dtype, bdata}. */
   function numbers(spec) {
@@ -85,16 +86,46 @@
     return layout;
   }
 
-  function composePicture(figure, cursor, units) {
+  /* A picture with gaps gets the epoch at the cursor in full from the server, one request at a time. */
+  let frameAsked = 0, frameFor = null;
+  function askFrame(epoch) {
+    if (frameFor !== null && performance.now() - frameAsked < 3000) return;
+    frameFor = epoch;
+    frameAsked = performance.now();
+    dash_clientside.set_props("frame-wanted", { data: epoch });
+  }
+
+  function same(a, b) { return JSON.stringify(a) === JSON.stringify(b); }
+
+  /* The points of the epoch at the cursor: from the cloud, or in full from the server. */
+  function nowTrace(base, meta, now, per, cursor, frame, looks) {
+    if (!meta.complete && frame && frame.trace && frame.epoch === cursor && same(frame.look, meta.look)) {
+      const marker = Object.assign({}, frame.trace.marker, looks.marker, { showscale: false });
+      return Object.assign({}, frame.trace, looks, { marker, x: numbers(frame.trace.x), y: numbers(frame.trace.y),
+        customdata: rows(frame.trace.customdata) }, frame.trace.z ? { z: numbers(frame.trace.z) } : {});
+    }
+    return part(base, block(now * per, (now + 1) * per), looks);
+  }
+
+  function composePicture(figure, cursor, units, frame) {
     if (!figure || !figure.layout || !figure.layout.meta || !figure.data.length) return figure;
     const meta = figure.layout.meta;
+    if (frame && frame.epoch === frameFor) frameFor = null;
+    if (!meta.complete && cursor !== null && !(frame && frame.epoch === cursor && same(frame.look, meta.look))) askFrame(cursor);
     const chosen = (units || []).map((unit) => meta.units.findIndex((label) => String(label) === String(unit)));
     const selected = chosen.map((at, k) => [at, UNIT_COLORS[k % UNIT_COLORS.length]]).filter(([at]) => at >= 0);
     if (cursor === null && !selected.length) return { data: figure.data, layout: keptLayout(figure) };
     const base = figure.data[0];
     const steps = meta.steps.length, count = meta.units.length, per = steps * count;
     const now = cursor === null ? meta.epochs.length - 1 : indexOf(meta.epochs, cursor);
-    const traces = [Object.assign({}, base, { opacity: cursor === null ? 0.13 : 0.07, hoverinfo: "skip", hovertemplate: null })];
+    const layout = keptLayout(figure);
+    const unseen = base.opacity === 0;
+    (layout.images || []).forEach((image) => { image.opacity = cursor === null ? 0.35 : 0.18; });
+    const traces = [Object.assign({}, base, { opacity: unseen ? 0 : cursor === null ? 0.13 : 0.07, hoverinfo: "skip", hovertemplate: null })];
+    for (const detail of figure.data.slice(1)) {
+      traces.push(Object.assign({}, detail, { opacity: cursor === null ? 0.3 : 0.15, hoverinfo: "skip", hovertemplate: null }));
+    }
+    const bright = { opacity: 1, hovertemplate: HOVER, hoverinfo: "all" };
     if (cursor !== null) {
       const quiet = selected.length ? 0.35 : 1;
       for (const [youngest, oldest, opacity] of TRAIL) {
@@ -102,20 +133,20 @@
         const to = Math.max(0, now - youngest + 1), from = Math.min(to, Math.max(0, now - oldest));
         traces.push(part(base, block(from * per, to * per), { opacity: opacity * quiet, hoverinfo: "skip", hovertemplate: null, name: "trail" }));
       }
-      traces.push(part(base, block(now * per, (now + 1) * per), { opacity: quiet, name: "now" }));
+      traces.push(nowTrace(base, meta, now, per, cursor, frame, Object.assign({}, bright, { opacity: quiet, name: "now" })));
     }
     for (const [at, color] of selected) {
       const first = 0, indices = [];
       for (let e = first; e <= now; e++) for (let s = 0; s < steps; s++) indices.push(e * per + s * count + at);
       const shown = cursor === null ? indices : indices.slice(-steps);
       const name = "unit " + meta.units[at];
-      traces.push(part(base, pick(shown), { opacity: 1, name, marker: { color } }));
+      traces.push(part(base, pick(shown), Object.assign({}, bright, { name, marker: { color } })));
       const path = unitPath(base, indices, steps);
       const line = { color, width: base.z ? 4 : 2 };
       traces.push(Object.assign({ type: base.type, mode: "lines", name: name + " path", line, hoverinfo: "skip", opacity: 0.9 }, path));
     }
     traces.forEach((trace, i) => { trace.uid = "layer-" + i; });
-    return { data: traces, layout: keptLayout(figure) };
+    return { data: traces, layout };
   }
 
   function composeCurves(figure, units) {
@@ -251,6 +282,13 @@
     else panelTimer = setTimeout(tell, 180);
   }
 
+  let zoomTimer = null, zoomTold = null, rangeTold = {};
+  function tellZoom(window_) {
+    if (same(window_, zoomTold)) return;
+    zoomTold = window_;
+    dash_clientside.set_props("zoom", { data: window_ });
+  }
+
   const valueOf = (choice) => (choice.value === undefined ? choice : choice.value);
 
   /* Which of several graphs was clicked: the first point of that click. */
@@ -303,7 +341,44 @@
         if (first) window.history.replaceState(null, "", "?" + now.toString());
       },
 
-      picture: (figure, cursor, units) => figure ? composePicture(figure, cursor === undefined ? null : cursor, units) : window.dash_clientside.no_update,
+      picture: (figure, cursor, units, frame) => figure ? composePicture(figure, cursor === undefined ? null : cursor, units, frame) : window.dash_clientside.no_update,
+
+      /* what part of the plane is in view, once the hand rests; only pictures with gaps are drawn anew for it */
+      zoomed: function (event, dimensions) {
+        clearTimeout(zoomTimer);
+        zoomTimer = setTimeout(() => {
+          const graph = document.querySelector("#picture .js-plotly-plot");
+          const meta = graph && graph.layout && graph.layout.meta;
+          if (!meta || meta.complete !== false || dimensions !== "2") { tellZoom(null); return; }
+          const x = graph._fullLayout.xaxis, y = graph._fullLayout.yaxis;
+          tellZoom(x.autorange || y.autorange ? null : [...x.range, ...y.range]);
+        }, 250);
+        return window.dash_clientside.no_update;
+      },
+
+      /* the steps and epochs that are shown: sliders, and what they choose */
+      rangeBounds: function (extent, range) {
+        const found = [];
+        for (const axis of ["steps", "epochs"]) {
+          const full = (extent || {})[axis] || [0, 1];
+          const kept = (range || {})[axis];
+          found.push(full[0], Math.max(full[1], full[0] + 1), kept ? [Math.max(kept[0], full[0]), Math.min(kept[1], full[1])] : full, !extent || full[0] === full[1]);
+        }
+        return found;
+      },
+      rangeChosen: function (steps, epochs, extent, lastStep, lastEpoch) {
+        const keep = window.dash_clientside.no_update;
+        // Sliders that have not been given their bounds yet say nothing.
+        if (!extent || lastStep < extent.steps[1] || lastEpoch < extent.epochs[1]) return [keep, keep];
+        const chosen = {};
+        if (steps && !(steps[0] <= extent.steps[0] && steps[1] >= extent.steps[1])) chosen.steps = steps;
+        if (epochs && !(epochs[0] <= extent.epochs[0] && epochs[1] >= extent.epochs[1])) chosen.epochs = epochs;
+        return [same(chosen, rangeTold) ? keep : (rangeTold = chosen), Object.keys(chosen).length ? "filled" : "default"];
+      },
+      rangeReset: function (clicks, extent) {
+        const keep = window.dash_clientside.no_update;
+        return clicks && extent ? [extent.steps, extent.epochs] : [keep, keep];
+      },
       curves: (figure, units) => figure ? composeCurves(figure, units) : window.dash_clientside.no_update,
 
       /* cursor and recorded epochs -> slider and label */
@@ -360,21 +435,32 @@
         const asked = new URLSearchParams(search || "");
         const keep = window.dash_clientside.no_update;
         const number = asked.get("epoch") === null ? NaN : Number(asked.get("epoch"));
-        const colors = ["epoch", "step", "unit", "class", "intra", "inter"];
+        const colors = ["epoch", "step", "unit", "class", "cluster", "intra", "inter", "loss"];
+        const methods = ["mmphate", "pca", "phate", "mphate", "tsne", "umap", "isomap", "lle"];
+        const range = {};
+        for (const axis of ["steps", "epochs"]) {
+          const ends = (asked.get(axis) || "").split("~").map(Number);
+          if (asked.get(axis) && ends.length === 2 && ends.every(Number.isFinite)) range[axis] = ends;
+        }
+        rangeTold = range;
         return [
+          methods.includes(asked.get("method")) ? asked.get("method") : keep,
           colors.includes(asked.get("color")) ? asked.get("color") : keep,
           ["2", "3"].includes(asked.get("view")) ? asked.get("view") : keep,
           Number.isFinite(number) ? number : keep,
           asked.get("units") ? asked.get("units").split(",").slice(0, UNIT_COLORS.length) : keep,
           asked.get("log") === "1" ? true : keep,
+          Object.keys(range).length ? range : keep,
         ];
       },
       /* the view -> the address */
-      remember: function (run, layer, color, view, cursor, units, log) {
+      remember: function (run, layer, method, color, view, cursor, units, log, range) {
         if (!run) return;
         const now = new URLSearchParams({ run });
         if (layer) now.set("layer", layer);
+        if (method && method !== "mmphate") now.set("method", method);
         if (color && color !== "epoch") now.set("color", color);
+        for (const axis of ["steps", "epochs"]) if (range && range[axis]) now.set(axis, range[axis].join("~"));
         if (view && view !== "3") now.set("view", view);
         if (cursor !== null && cursor !== undefined) now.set("epoch", cursor);
         if (units && units.length) now.set("units", units.join(","));

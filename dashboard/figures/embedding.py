@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from hiddenscope.dashboard.figures.decimate import LIMIT_2D, LIMIT_3D, decimate
+from hiddenscope.dashboard.figures.raster import Window, rasterize
 from hiddenscope.dashboard.figures.template import (
     Colorscale,
     class_colors,
@@ -38,6 +39,8 @@ class Coloring:
     high: float
     title: str
     ticks: tuple[tuple[float, str], ...] = ()
+    blends: bool = True
+    """Whether a value between two others makes sense, as it does not for codes."""
 
 
 def embedding(
@@ -47,12 +50,15 @@ def embedding(
     class_names: Sequence[str] | None = None,
     dimensions: int = 3,
     limit: int | None = None,
+    rasterized: bool = False,
+    window: Window | None = None,
     dark: bool = False,
 ) -> go.Figure:
     """Every unit at every step of every epoch, as one cloud.
 
     The points are drawn in the order (epoch, step, unit), so that an epoch is one contiguous block;
-    ``figure.layout.meta`` holds the labels of the three axes, and a ``note`` on what was left out.
+    ``figure.layout.meta`` holds the labels of the three axes, a ``note`` on what was left out, and whether that is
+    nothing, as ``complete``.
 
     Args:
         points: an embedding of dims (epoch, step, unit, component) with at least ``dimensions`` components.
@@ -62,6 +68,10 @@ def embedding(
         dimensions: 3, or 2 for the first two components.
         limit: draw no more than about this many points (`decimate`); by default what software rendering draws
             smoothly, 5,000 in 3-D and 20,000 in 2-D.
+        rasterized: above the limit, in 2-D, all points are drawn as an image, over which those within the limit lie
+            unseen to be pointed at; where no more than ``limit`` points are in the ``window``, these are drawn as
+            points, every one of them.
+        window: the part of the plane in view, when the reader has zoomed in; only for images.
 
     Raises:
         ValueError: ``dimensions`` is neither 2 nor 3 or exceeds the components, or ``color`` is unknown.
@@ -83,12 +93,16 @@ def embedding(
     coloring = _coloring(named, shown, color, class_names, dark=dark)
     figure = go.Figure(layout={"template": template(dark=dark)})
     figure.add_trace(_cloud(shown, coloring, dimensions=dimensions, dark=dark))
+    if rasterized and note and dimensions == 2:
+        every = _coloring(named, named, color, class_names, dark=dark)
+        note = _add_image(figure, named, every, window, limit, dark=dark)
     figure.update_layout(
         meta={
             "epochs": [float(epoch) for epoch in shown["epoch"].values],
             "steps": shown["step"].values.tolist(),
             "units": shown["unit"].values.tolist(),
             "note": note,
+            "complete": shown.sizes == named.sizes,
         },
         margin={"l": 0, "r": 0, "t": 0, "b": 0} if dimensions == 3 else {"l": 34, "r": 108, "t": 12, "b": 36},
         showlegend=False,
@@ -105,10 +119,74 @@ def embedding(
     return figure
 
 
-def _cloud(shown: xr.DataArray, coloring: Coloring, *, dimensions: int, dark: bool) -> go.Scatter3d | go.Scattergl:
-    xyz = shown.values.reshape(-1, shown.sizes["component"]).astype(np.float32)
+def embedding_at(
+    points: xr.DataArray,
+    epoch: float,
+    *,
+    color: str | xr.DataArray = "epoch",
+    class_names: Sequence[str] | None = None,
+    dimensions: int = 3,
+    limit: int = 2_500,
+    dark: bool = False,
+) -> go.Figure:
+    """One epoch of `embedding` in full, in the same colors, for a cursor in a cloud that is drawn with gaps.
+
+    Args:
+        points: as for `embedding`, with named dims and coordinates.
+        epoch: the newest epoch up to this one is drawn.
+        color, class_names, dimensions, dark: as for `embedding`.
+        limit: with more points than this, steps are left out evenly.
+    """
+    before = np.flatnonzero(points["epoch"].values <= epoch + 1e-9)
+    at = points.isel(epoch=[before[-1] if len(before) else 0])
+    shown, _ = decimate(at, limit)
+    coloring = _coloring(points, shown, color, class_names, dark=dark)
+    return go.Figure(_cloud(shown, coloring, dimensions=dimensions, dark=dark))
+
+
+def _add_image(
+    figure: go.Figure, named: xr.DataArray, coloring: Coloring, window: Window | None, limit: int, *, dark: bool
+) -> str:
+    """Draw all points as an image, or those in the window as points where they are few; says which."""
+    plane = named.values.reshape(-1, named.sizes["component"])[:, :2]
+    figure.data[0].update(opacity=0, hoverinfo="skip", hovertemplate=None)
+    if window is not None:
+        low_x, high_x, low_y, high_y = window
+        x, y = plane[:, 0], plane[:, 1]
+        seen = np.flatnonzero((x >= low_x) & (x <= high_x) & (y >= low_y) & (y <= high_y))
+        if len(seen) <= limit:
+            every = _cloud(named, coloring, dimensions=2, dark=dark, only=seen)
+            every.update(name="in view", marker={"showscale": False, "size": 5 if len(seen) > 2_000 else 7})
+            figure.add_trace(every)
+            return f"zoomed in: all {len(seen):,} points here, of {len(plane):,}"
+    figure.data[0].update(hoverinfo=None, hovertemplate=_HOVER)
+    raster = rasterize(
+        plane,
+        coloring.values,
+        scale=coloring.scale,
+        low=coloring.low,
+        high=coloring.high,
+        blend=coloring.blends,
+        window=window,
+    )
+    figure.add_layout_image(raster.image())
+    return f"all {len(plane):,} points as an image; zoom in to see each, up to {limit:,}"
+
+
+_HOVER = "unit %{customdata[2]}<br>step %{customdata[1]}<br>epoch %{customdata[0]}<extra></extra>"
+
+
+def _cloud(
+    shown: xr.DataArray,
+    coloring: Coloring,
+    *,
+    dimensions: int,
+    dark: bool,
+    only: npt.NDArray[np.intp] | slice = slice(None),
+) -> go.Scatter3d | go.Scattergl:
+    xyz = shown.values.reshape(-1, shown.sizes["component"])[only].astype(np.float32)
     marker: dict[str, Any] = {
-        "color": coloring.values,
+        "color": coloring.values[only],
         "colorscale": coloring.scale,
         "cmin": coloring.low,
         "cmax": coloring.high,
@@ -117,8 +195,8 @@ def _cloud(shown: xr.DataArray, coloring: Coloring, *, dimensions: int, dark: bo
     }
     shared: dict[str, Any] = {
         "mode": "markers",
-        "customdata": _labels(shown),
-        "hovertemplate": "unit %{customdata[2]}<br>step %{customdata[1]}<br>epoch %{customdata[0]}<extra></extra>",
+        "customdata": _labels(shown, only),
+        "hovertemplate": _HOVER,
         "name": "embedding",
     }
     if dimensions == 3:
@@ -130,13 +208,15 @@ def _cloud(shown: xr.DataArray, coloring: Coloring, *, dimensions: int, dark: bo
     return go.Scattergl(x=xyz[:, 0], y=xyz[:, 1], marker=marker | {"size": size}, opacity=0.8, **shared)
 
 
-def _labels(shown: xr.DataArray) -> npt.NDArray[np.generic]:
+def _labels(shown: xr.DataArray, only: npt.NDArray[np.intp] | slice) -> npt.NDArray[np.generic]:
     """(point, 3): epoch, step and unit of each point, in the order of the points."""
     axes = [np.asarray(shown[dim].values) for dim in NODE_DIMS]
-    grids = np.meshgrid(*axes, indexing="ij")
-    if all(np.issubdtype(axis.dtype, np.number) for axis in axes):
-        return np.stack([grid.ravel().astype(np.float32) for grid in grids], axis=1)
-    return np.stack([grid.ravel().astype(object) for grid in grids], axis=1)
+    sizes = tuple(len(axis) for axis in axes)
+    count = int(np.prod(sizes))
+    at = np.unravel_index(np.arange(count)[only], sizes)
+    numeric = all(np.issubdtype(axis.dtype, np.number) for axis in axes)
+    kind = np.float32 if numeric else object
+    return np.stack([axis[index].astype(kind) for axis, index in zip(axes, at, strict=True)], axis=1)
 
 
 def _bar(coloring: Coloring, *, dimensions: int, dark: bool) -> dict[str, object]:
@@ -166,7 +246,7 @@ def _coloring(
         values = _per_point(color, shown)
         if class_names is not None:
             return _classes(values, color, class_names, dark=dark)
-        finite = values[np.isfinite(values)]
+        finite = color.values[np.isfinite(color.values)]
         low, high = np.percentile(finite, [1, 99]) if len(finite) else (0.0, 1.0)
         scale = colorscale("value", dark=dark)
         return Coloring(values, scale, float(low), float(max(high, low + 1e-9)), str(color.name or "value"))
@@ -177,7 +257,7 @@ def _coloring(
         codes = xr.DataArray(np.arange(len(axis)), dims="unit", coords={"unit": axis})
         ticks = tuple((float(i), str(axis[i])) for i in np.unique(np.linspace(0, len(axis) - 1, 6).astype(int)))
         hues = stepped(unit_colors(len(axis)))
-        return Coloring(_per_point(codes, shown), hues, -0.5, len(axis) - 0.5, "unit", ticks)
+        return Coloring(_per_point(codes, shown), hues, -0.5, len(axis) - 0.5, "unit", ticks, blends=False)
     values = _per_point(named[color], shown)
     low, high = float(axis.min()), float(axis.max())
     ticks = ()
@@ -194,7 +274,7 @@ def _classes(
     ticks = tuple((float(i), str(name)) for i, name in enumerate(class_names))
     scale = stepped(class_colors(count, dark=dark))
     values = np.where((values >= 0) & (values < count), values, np.nan).astype(np.float32)
-    return Coloring(values, scale, -0.5, count - 0.5, str(color.name or "class"), ticks)
+    return Coloring(values, scale, -0.5, count - 0.5, str(color.name or "class"), ticks, blends=False)
 
 
 def _per_point(values: xr.DataArray, shown: xr.DataArray) -> npt.NDArray[np.float32]:

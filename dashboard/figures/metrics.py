@@ -69,6 +69,16 @@ def metrics_panel(values: pd.DataFrame, *, log: bool = False, dark: bool = False
     )
 
 
+def losses(values: pd.DataFrame) -> list[str]:
+    """The names of the losses among metrics, that of the training first.
+
+    >>> losses(pd.DataFrame({"val_loss": [1.0], "accuracy": [0.5], "train_loss": [1.0]}))
+    ['train_loss', 'val_loss']
+    """
+    found = [str(name) for name in values.columns if _is_loss(str(name)) and not str(name).startswith(_OURS)]
+    return sorted((name for name in found if values[name].notna().any()), key=lambda name: (_split(name) or "~", name))
+
+
 def _split(name: str) -> str | None:
     return next((split for split in _SPLITS if split in name.lower()), None)
 
