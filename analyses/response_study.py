@@ -40,9 +40,9 @@ def responses_of_run(run: Run, layer: str) -> xr.Dataset | None:
     Returns:
         Dims (epoch, unit): metrics of the step response, in the network, and ``step_flag``. Dims (epoch, unit, period):
         those of the sines, and ``sine_flag``. Of the newest epoch: ``step_response`` (reading, unit, step),
-        ``isolated_settling_time``, ``coupling`` (unit), ``isolated_gain`` and ``isolated_phase`` (unit, period),
-        ``rank`` (metric, unit) and ``combined_rank`` (unit). Units are those that are recorded. None for a layer
-        without recorded weights, or one that cannot be driven.
+        ``isolated_settling_time``, ``isolated_overshoot`` and ``coupling`` (unit), ``isolated_gain`` and
+        ``isolated_phase`` (unit, period), ``rank`` (metric, unit) and ``combined_rank`` (unit). Units are those that are
+        recorded. None for a layer without recorded weights, or one that cannot be driven.
     """
     described = run.description.layer(layer)
     settings = described.settings
@@ -166,7 +166,7 @@ def _of_newest(found: xr.Dataset) -> xr.Dataset:
     kept = xr.Dataset({"step_response": found["step_response"]})
     if "isolated" in found["reading"].values:
         alone = found.sel(reading="isolated", drop=True)
-        kept["isolated_settling_time"] = alone["settling_time"]
+        kept["isolated_settling_time"], kept["isolated_overshoot"] = alone["settling_time"], alone["overshoot"]
         kept["isolated_gain"], kept["isolated_phase"] = alone["gain"], alone["phase"]
         kept["coupling"] = found["coupling"]
     return kept

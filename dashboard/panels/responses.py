@@ -1,0 +1,165 @@
+"""How the units answer a step and sines at the input of the network, now and since training began."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import xarray as xr
+from dash import dcc, html
+
+from hiddenscope.analyses.response_study import METHOD, REFERENCE
+from hiddenscope.dashboard.figures.removal import importance_against, removal
+from hiddenscope.dashboard.figures.responses import bode, extremes, over_epochs, step_map, unit_bars
+from hiddenscope.dashboard.figures.template import epoch_text, message
+from hiddenscope.dashboard.panels.panel import Panel, Scene
+
+REMOVAL = "removal"
+_VIEWS = ("overview", "every unit", "removal")
+_READINGS = ("in-network", "isolated")
+_HEIGHT = 380
+
+
+def draw(scene: Scene) -> list[Any]:
+    """The view that is asked for; the overview has four figures."""
+    result = scene.results.get(METHOD)
+    view = scene.options.get("view", _VIEWS[0])
+    if view == "removal":
+        return _removal(scene.results.get(REMOVAL), dark=scene.dark)
+    if result is None:
+        return [_graph("responses-none", message("drawn as soon as the responses are computed", dark=scene.dark))]
+    if view == "every unit":
+        numbers = _numbers(result)
+        ranks = xr.Dataset({"rank": result["rank"], "combined": result["combined_rank"]})
+        figure = unit_bars(numbers, ranks, selected=list(scene.units), dark=scene.dark)
+        about = _about(result, float(result["epoch"].values[-1]))
+        return [about, _graph({"type": "panel-units", "name": "responses-bars"}, figure, height=820)]
+    return [_overview(scene, result)]
+
+
+def _overview(scene: Scene, result: xr.Dataset) -> html.Div:
+    newest = float(result["epoch"].values[-1])
+    epoch = _nearest(result, scene.epoch)
+    reading = scene.options.get("reading", _READINGS[0])
+    if reading not in result["reading"].values:
+        reading = str(result["reading"].values[0])
+    answers = result["step_response"].sel(reading=reading, drop=True)
+    alone = reading == "isolated"
+    last = result.isel(epoch=-1, drop=True)
+    settling = last["isolated_settling_time" if alone else "settling_time"]
+    overshoot = last["isolated_overshoot" if alone else "overshoot"]
+    both = (result["isolated_gain"], result["isolated_phase"]) if "isolated_gain" in result else None
+    frequency = bode(
+        result["gain"].sel(epoch=epoch),
+        result["phase"].sel(epoch=epoch),
+        isolated=both if epoch == newest else None,
+        selected=list(scene.units),
+        title=f"frequency response, epoch {epoch_text(epoch)}",
+        dark=scene.dark,
+    )
+    figures = [
+        _graph(
+            {"type": "panel-epochs", "name": "responses-epochs"},
+            over_epochs(result, scene.view.metrics, period=REFERENCE, dark=scene.dark),
+            height=2 * _HEIGHT,
+            rows=2,
+        ),
+        _graph({"type": "panel-units", "name": "responses-map"}, step_map(answers, settling, dark=scene.dark)),
+        _graph({"type": "panel-units", "name": "responses-bode"}, frequency),
+        _graph(
+            {"type": "panel-units", "name": "responses-extremes"},
+            extremes(answers, settling, overshoot, dark=scene.dark),
+            wide=True,
+            height=300,
+        ),
+    ]
+    grid = {"display": "grid", "gridTemplateColumns": "repeat(2, minmax(0, 1fr))", "gap": "6px 14px"}
+    return html.Div([_about(result, newest), html.Div(figures, style=grid)])
+
+
+def _removal(result: xr.Dataset | None, *, dark: bool) -> list[Any]:
+    if result is None:
+        text = "Removing units takes the model itself: store hs.remove_units(…) with the run to see its curves here."
+        return [_graph("responses-removal-none", message(text, dark=dark))]
+    quantity = str(result.attrs.get("quantity", "score"))
+    names = [str(name) for name in result["metric"].values if name in result]
+    correlation = dict(zip(result["metric"].values.tolist(), result["correlation"].values.tolist(), strict=True))
+    against = importance_against(
+        {name: result[name].values for name in names},
+        result["importance"].values,
+        result["unit"].values,
+        correlation,
+        quantity=f"fall of the {quantity}",
+        dark=dark,
+    )
+    return [
+        _graph("responses-removal", removal(result, quantity=quantity, dark=dark), height=560),
+        _graph({"type": "panel-units", "name": "responses-importance"}, against, height=440),
+    ]
+
+
+def _numbers(result: xr.Dataset) -> xr.Dataset:
+    """The numbers of the newest epoch that units are ranked by."""
+    newest = result.isel(epoch=-1)
+    reference = newest.sel(period=REFERENCE)
+    return xr.Dataset(
+        {
+            str(name): (reference if "period" in newest[str(name)].dims else newest)[str(name)].drop_vars(
+                "period", errors="ignore"
+            )
+            for name in result["metric"].values
+        }
+    )
+
+
+def _nearest(result: xr.Dataset, epoch: float | None) -> float:
+    """The characterized epoch that is shown: the last that is not past the cursor."""
+    epochs = result["epoch"].values.astype(float)
+    if epoch is None:
+        return float(epochs[-1])
+    before = epochs[epochs <= epoch]
+    return float(before[-1] if before.size else epochs[0])
+
+
+def _about(result: xr.Dataset, epoch: float) -> html.P:
+    flags, counts = np.unique(result["step_flag"].isel(epoch=-1).values, return_counts=True)
+    told = [f"{count} {flag}" for flag, count in zip(flags.tolist(), counts.tolist(), strict=True) if flag]
+    unclear = f" Units without a settling time: {', '.join(told)}." if told else ""
+    driven, state = result.attrs.get("drive", "the inputs"), result.attrs.get("state", "h")
+    band = float(result.attrs.get("tolerance", 0.1))
+    text = (
+        f"Driven: {driven}. State {state}, epoch {epoch_text(epoch)}, settled within {band:.0%} of the change.{unclear}"
+    )
+    return html.P(text, className="card-foot")
+
+
+def _graph(
+    name: str | Mapping[str, str], figure: go.Figure, *, height: int = _HEIGHT, rows: int = 1, wide: bool = False
+) -> dcc.Graph:
+    style: dict[str, Any] = {"height": f"{height}px", "minWidth": 0}
+    if rows > 1:
+        style["gridRow"] = f"span {rows}"
+    if wide:
+        style["gridColumn"] = "1 / -1"
+    config: Any = {"displaylogo": False, "responsive": True, "displayModeBar": "hover"}
+    identity: Any = name if isinstance(name, str) else dict(name)
+    return dcc.Graph(id=identity, figure=figure, style=style, config=config)
+
+
+_CONTROLS: Mapping[str, tuple[str, Sequence[str]]] = {
+    "view": ("show", _VIEWS),
+    "reading": ("step responses", _READINGS),
+}
+
+PANEL = Panel(
+    name="responses",
+    title="Responses",
+    about="How each unit answers a step and sines at the input of the network: how fast it settles, how much of a "
+    "signal it passes on, and how far behind.",
+    methods=(METHOD, REMOVAL),
+    draw=draw,
+    controls=_CONTROLS,
+    follows_cursor=True,
+)
