@@ -135,3 +135,17 @@ def mean_over(values: xr.DataArray, dim: str) -> pd.Series[float]:
     """The mean over one dim, as a series over epochs."""
     mean = values.mean(dim, skipna=True)
     return mean.to_series()
+
+
+def shown_epochs(epochs: np.ndarray[Any, np.dtype[np.float64]], most: int) -> list[float]:
+    """At most so many epochs, closer together at the beginning, where most happens: first and last are among them.
+
+    >>> shown_epochs(np.arange(-1.0, 100.0), 6)
+    [-1.0, 3.0, 15.0, 35.0, 63.0, 99.0]
+    """
+    if most < 2:
+        raise ValueError(f"at least 2 epochs are shown, got {most}")
+    if len(epochs) <= most:
+        return [float(epoch) for epoch in epochs]
+    places = np.unique((np.linspace(0, 1, most) ** 2 * (len(epochs) - 1)).round().astype(int))
+    return [float(epoch) for epoch in epochs[places]]
