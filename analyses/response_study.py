@@ -41,8 +41,8 @@ def responses_of_run(run: Run, layer: str) -> xr.Dataset | None:
         Dims (epoch, unit): metrics of the step response, in the network, and ``step_flag``. Dims (epoch, unit, period):
         those of the sines, and ``sine_flag``. Of the newest epoch: ``step_response`` (reading, unit, step),
         ``isolated_settling_time``, ``isolated_overshoot`` and ``coupling`` (unit), ``isolated_gain`` and
-        ``isolated_phase`` (unit, period), ``rank`` (metric, unit) and ``combined_rank`` (unit). Units are those that are
-        recorded. None for a layer without recorded weights, or one that cannot be driven.
+        ``isolated_phase`` (unit, period), ``rank`` (metric, unit) and ``combined_rank`` (unit). Units are those
+        that are recorded. None for a layer without recorded weights, or one that cannot be driven.
     """
     described = run.description.layer(layer)
     settings = described.settings
