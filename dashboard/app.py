@@ -11,7 +11,6 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qs
 
-import pandas as pd
 import xarray as xr
 from dash import Dash, Input, Output, State, ctx, html, no_update
 
@@ -106,6 +105,7 @@ def _bring_news(app: Dash, library: Library, supervisor: Supervisor | None) -> N
                 "zoom": Input("zoom", "data"),
             },
             "log": Input("log", "checked"),
+            "smooth": Input("smooth", "value"),
             "dark": Input("dark", "data"),
             "panel": Input("panel", "value"),
         },
@@ -119,6 +119,7 @@ def _bring_news(app: Dash, library: Library, supervisor: Supervisor | None) -> N
         layer: object,
         look: object,
         log: object,
+        smooth: object,
         dark: object,
         panel: object,
         seen: object,
@@ -157,7 +158,9 @@ def _bring_news(app: Dash, library: Library, supervisor: Supervisor | None) -> N
             entry = None  # it was killed in the middle
         news["status"] = _status(view, words.working(entry, view.layer, time.time()))
         news["notice"] = _notice(view, entry, supervisor)
-        curves_at = [run, view.layer, view.version, view.result_version, log, dark]
+        smoothing = min(max(float(smooth), 0.0), 0.99) if isinstance(smooth, int | float) else 0.0
+        beside_at = list(library.stored(run, view.layer, ("mmphate", "clusters", "phases")).values())
+        curves_at = [run, view.layer, view.version, beside_at, log, smoothing, dark]
         units_at: Any = [run, view.layer, view.result_version]
         columns_told = seen.get("unit_columns")
         if panel != strip.UNITS:
@@ -174,7 +177,11 @@ def _bring_news(app: Dash, library: Library, supervisor: Supervisor | None) -> N
         by = view.version if wanted.color == "loss" else clusters is not None
         picture_at = [run, view.layer, made_at, waiting, by, *wanted.mark()]
         if seen.get("curves") != curves_at:
-            news["curves"] = curves_figure(view, log=log, dark=dark)
+            groups = library.unit_clusters(run, view.layer)
+            phases = library.result(run, view.layer, "phases")
+            news["curves"] = curves_figure(
+                view, log=log, smoothing=smoothing, clusters=groups, phases=phases, dark=dark
+            )
             news["epochs"] = view.epochs.tolist()
         if seen.get("picture") != picture_at:
             figure = picture_figure(shown, look=wanted, clusters=clusters, waiting=waiting)
@@ -221,13 +228,22 @@ def _bring_frames(app: Dash, library: Library) -> None:
         return {"epoch": wanted, "look": chosen.mark(), "trace": cloud.frame(view, chosen, wanted, clusters)}
 
 
-def curves_figure(view: View, *, log: bool, dark: bool) -> dict[str, Any]:
+def curves_figure(
+    view: View,
+    *,
+    log: bool,
+    smoothing: float = 0.0,
+    clusters: xr.DataArray | None = None,
+    phases: xr.Dataset | None = None,
+    dark: bool,
+) -> dict[str, Any]:
     """Loss, metrics and entropies of a view."""
     intra = inter = None
     if view.result is not None:
         intra, inter = view.result["intra_step_entropy"], view.result["inter_step_entropy"]
-    metrics: pd.DataFrame = view.metrics
-    figure: dict[str, Any] = figures.curves(metrics, intra, inter, log=log, dark=dark).to_dict()
+    figure: dict[str, Any] = figures.curves(
+        view.metrics, intra, inter, log=log, smoothing=smoothing, clusters=clusters, phases=phases, dark=dark
+    ).to_dict()
     return figure
 
 

@@ -123,8 +123,8 @@ class Library:
         Raises:
             KeyError, RunFormatError: as for `view`.
         """
-        result = self.result(name, layer, "phases")
-        return None if result is None or "unit_cluster" not in result else result["unit_cluster"]
+        result = self.result(name, layer, "clusters")
+        return None if result is None else result["unit_cluster"]
 
     def unit_columns(self, name: str, layer: str) -> dict[str, xr.DataArray]:
         """What stored results know of each unit, by header: values of dims (unit,) or (epoch, unit).

@@ -105,6 +105,7 @@ def connect_browser(app: Dash) -> None:
         Output("units", "data", **again),
         Output("log", "checked"),
         Output("range", "data", **again),
+        Output("smooth", "value"),
         Input("url", "search"),
         prevent_initial_call="initial_duplicate",
     )
@@ -119,4 +120,5 @@ def connect_browser(app: Dash) -> None:
         Input("units", "data"),
         Input("log", "checked"),
         Input("range", "data"),
+        Input("smooth", "value"),
     )

@@ -73,6 +73,7 @@ class Viewer:
             "range.data": {},
             "zoom.data": None,
             "log.checked": False,
+            "smooth.value": 0,
             "dark.data": False,
             "panel.value": "units",
         }
@@ -283,7 +284,7 @@ def viewer(tmp_path_factory):
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(values=st.lists(ODD, min_size=13, max_size=13))
+@given(values=st.lists(ODD, min_size=14, max_size=14))
 def test_whatever_a_browser_sends_as_values_the_page_answers(viewer, values):
     names = [*viewer.inputs, *viewer.state]
     sent = dict(zip(names, values, strict=True))

@@ -270,3 +270,52 @@ def test_the_whole_figure_travels_as_float32():
         for axis in ("y", "z"):
             if trace.type != "heatmap" and axis in trace and trace[axis] is not None:
                 assert trace[axis].dtype == np.float32, trace.name
+
+
+def phased():
+    from hiddenscope.analyses.phases import phases_of_all
+
+    epochs = np.arange(60.0)
+    noise = 0.05 * np.random.default_rng(0).normal(size=60)
+    values = np.interp(epochs, [0, 20, 40, 60], [0, 4, 4, 1]) + noise
+    curve = xr.DataArray(values, dims="epoch", coords={"epoch": epochs})
+    return phases_of_all({"intra-step entropy (picture)": curve, "other": curve * 0 + noise}, n_controls=49)
+
+
+def test_phases_are_shaded_where_the_curve_rises_and_falls_and_not_where_it_does_neither():
+    from hiddenscope.dashboard.figures.phases import chosen_phases
+
+    metrics, intra, inter = curves_input()
+    found = phased()
+    kinds = [kind for _, _, kind in chosen_phases(found)]
+    assert kinds == ["processing", "steady", "compression"]
+    shaded = figures.curves(metrics, intra, inter, phases=found).layout.shapes
+    assert [shape.name for shape in shaded] == ["processing", "compression"]
+    assert shaded[0].x0 == 0
+    assert shaded[0].x1 == pytest.approx(20, abs=2)
+    assert shaded[1].x0 == pytest.approx(40, abs=2)
+    assert not figures.curves(metrics, intra, inter).layout.shapes
+
+
+def test_units_take_the_color_of_their_cluster_and_its_median_stands_out():
+    metrics, intra, inter = curves_input()
+    units = inter["unit"].values
+    names = xr.DataArray(["A"] * 2 + ["B"] * (len(units) - 2), dims="unit", coords={"unit": units})
+    drawn = {trace.name: trace for trace in figures.curves(metrics, intra, inter, clusters=names).data}
+    np.testing.assert_allclose(drawn["cluster A"].y, inter.sel(unit=units[:2]).median("unit").values, rtol=1e-6)
+    assert drawn[f"unit {units[0]}"].line.color != drawn[f"unit {units[-1]}"].line.color
+    assert "median" not in drawn
+    one = figures.curves(metrics, intra, inter, clusters=names.copy(data=["A"] * len(units)))
+    assert "median" in {trace.name for trace in one.data}, "one cluster is none"
+
+
+def test_smoothing_is_off_by_default_and_keeps_the_values_behind_it():
+    table = pd.DataFrame({"train_loss": [4.0, 0.0, 4.0, 0.0], "accuracy": [0.0, 1.0, 0.0, 1.0]})
+    plain = {trace.name: trace for trace in figures.metrics(table).data}
+    assert plain["train_loss"].y.tolist() == [4, 0, 4, 0]
+    drawn = figures.metrics(table, smoothing=0.5).data
+    curves = [trace for trace in drawn if trace.name == "train_loss"]
+    by_pandas = table["train_loss"].ewm(alpha=0.5, adjust=True).mean()
+    np.testing.assert_allclose(curves[0].y, by_pandas, rtol=1e-6)
+    assert curves[1].y.tolist() == [4, 0, 4, 0]
+    assert [trace.yaxis for trace in drawn] == ["y", "y2", "y", "y2"]

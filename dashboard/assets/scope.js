@@ -451,10 +451,11 @@
           asked.get("units") ? asked.get("units").split(",").slice(0, UNIT_COLORS.length) : keep,
           asked.get("log") === "1" ? true : keep,
           Object.keys(range).length ? range : keep,
+          Number(asked.get("smooth")) > 0 && Number(asked.get("smooth")) < 1 ? Number(asked.get("smooth")) : keep,
         ];
       },
       /* the view -> the address */
-      remember: function (run, layer, method, color, view, cursor, units, log, range) {
+      remember: function (run, layer, method, color, view, cursor, units, log, range, smooth) {
         if (!run) return;
         const now = new URLSearchParams({ run });
         if (layer) now.set("layer", layer);
@@ -465,6 +466,7 @@
         if (cursor !== null && cursor !== undefined) now.set("epoch", cursor);
         if (units && units.length) now.set("units", units.join(","));
         if (log) now.set("log", "1");
+        if (smooth) now.set("smooth", smooth);
         for (const [key, value] of new URLSearchParams(window.location.search)) {
           if (key === "theme" || key === "panel" || key.includes(".")) now.set(key, value);
         }

@@ -6,15 +6,17 @@ travels over the steps of one epoch.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import TypeGuard
 
 import numpy as np
+import numpy.typing as npt
 import plotly.graph_objects as go
 import xarray as xr
 
 from hiddenscope.dashboard.figures.panels import Panel, stack
-from hiddenscope.dashboard.figures.template import colorbar, colorscale, theme
+from hiddenscope.dashboard.figures.template import class_colors, colorbar, colorscale, faded, theme
 
 _WAITING = "drawn as soon as the first picture is made"
 
@@ -109,7 +111,12 @@ def map_panel(values: xr.DataArray | None, *, unit: str = "nats", dark: bool = F
 
 
 def inter_panel(
-    values: xr.DataArray | None, *, selected: Sequence[int | str] = (), unit: str = "nats", dark: bool = False
+    values: xr.DataArray | None,
+    *,
+    selected: Sequence[int | str] = (),
+    clusters: xr.DataArray | None = None,
+    unit: str = "nats",
+    dark: bool = False,
 ) -> Panel:
     """The panel of `inter_entropy`; None stands for entropies that are not computed yet."""
     traces: list[go.Scatter] = []
@@ -120,8 +127,10 @@ def inter_panel(
         labels = [str(label) for label in values["unit"].values]
         wanted = {str(label): look.classes[i % len(look.classes)] for i, label in enumerate(selected)}
         mode = "lines+markers" if len(epochs) == 1 else "lines"
+        colors, medians = _clustered(clusters, labels, by_unit, dark=dark)
         for label, curve in sorted(zip(labels, by_unit, strict=True), key=lambda pair: pair[0] in wanted):
-            line = {"color": wanted[label], "width": 2.2} if label in wanted else {"color": look.faint, "width": 1}
+            quiet = {"color": colors.get(label, look.faint), "width": 1}
+            line = {"color": wanted[label], "width": 2.2} if label in wanted else quiet
             traces.append(
                 go.Scatter(
                     x=epochs,
@@ -134,7 +143,22 @@ def inter_panel(
                     hovertemplate=f"unit {label}: %{{y:.3f}} {unit}<br>epoch %{{x}}<extra></extra>",
                 )
             )
+        for name, color, median in medians:
+            traces.append(
+                go.Scatter(
+                    x=epochs,
+                    y=median,
+                    name=f"cluster {name}",
+                    mode=mode,
+                    line={"color": color, "width": 2.4},
+                    hovertemplate=f"cluster {name}, median %{{y:.3f}} {unit}<br>epoch %{{x}}<extra></extra>",
+                )
+            )
         known = np.isfinite(by_unit).any(axis=0)
+        title = "inter-step entropy: a line per unit, median in blue"
+        if medians:
+            title = "inter-step entropy: a line per unit, medians of clusters"
+            return Panel(title, traces, _entropy_axis(unit), waiting=_WAITING, weight=1.15)
         traces.append(
             go.Scatter(
                 x=epochs[known],
@@ -148,6 +172,28 @@ def inter_panel(
         )
     title = "inter-step entropy: a line per unit, median in blue"
     return Panel(title, traces, _entropy_axis(unit), waiting=_WAITING, weight=1.15)
+
+
+def _clustered(
+    clusters: xr.DataArray | None, labels: list[str], by_unit: npt.NDArray[np.float32], *, dark: bool
+) -> tuple[dict[str, str], list[tuple[str, str, npt.NDArray[np.float32]]]]:
+    """The color of each unit, and the name, color and median of each cluster; nothing for fewer than two clusters."""
+    if clusters is None:
+        return {}, []
+    found = {str(label): str(name) for label, name in zip(clusters["unit"].values, clusters.values, strict=True)}
+    names = sorted({name for name in found.values() if name})
+    if len(names) < 2:
+        return {}, []
+    hues = dict(zip(names, class_colors(len(names), dark=dark), strict=True))
+    colors = {label: faded(hues[name], 0.35) for label, name in found.items() if name}
+    medians = []
+    for name in names:
+        own = by_unit[[found.get(label) == name for label in labels]]
+        if len(own):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)  # an epoch without any value has no median
+                medians.append((name, hues[name], np.nanmedian(own, axis=0).astype(np.float32)))
+    return colors, medians
 
 
 def _entropy_axis(unit: str) -> dict[str, object]:

@@ -112,6 +112,16 @@ def unit_colors(count: int) -> tuple[str, ...]:
     return tuple(f"hsl({360 * i / max(count, 1):.0f}, 52%, 55%)" for i in range(count))
 
 
+def faded(color: str, opacity: float) -> str:
+    """A color ``#rrggbb`` that lets others shine through.
+
+    >>> faded("#0072b2", 0.35)
+    'rgba(0, 114, 178, 0.35)'
+    """
+    red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red}, {green}, {blue}, {opacity:g})"
+
+
 def stepped(colors: Sequence[str]) -> Colorscale:
     """A continuous scale made of flat steps, so that integer codes 0..n-1 take exactly these colors.
 
