@@ -14,6 +14,9 @@ from werkzeug.wrappers import Response as AnyResponse
 COOKIE = "hiddenscope-token"
 LARGEST_BODY = 2**20
 LEAST_TOKEN = 12
+FRAMED = "HIDDENSCOPE_FRAMED"
+"""The setting of the server that lets notebooks on this machine show the page in a frame."""
+NOTEBOOKS = "'self' http://127.0.0.1:* http://localhost:* vscode-webview:"
 
 
 def is_loopback(host: str) -> bool:
@@ -46,7 +49,7 @@ def protect(app: Dash, *, token: str | None = None) -> None:
     server: Flask = app.server
     server.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY
     scripts = " ".join(app.csp_hashes())
-    policy = "; ".join(
+    shared = "; ".join(
         (
             "default-src 'self'",
             f"script-src 'self' 'unsafe-eval' {scripts}",  # plotly's WebGL scatter compiles its shaders' drivers
@@ -57,13 +60,14 @@ def protect(app: Dash, *, token: str | None = None) -> None:
             "object-src 'none'",
             "base-uri 'none'",
             "form-action 'none'",
-            "frame-ancestors 'self'",
         )
     )
 
     @server.after_request
     def add_headers(response: Response) -> Response:
-        response.headers["Content-Security-Policy"] = policy
+        framed = server.config.get(FRAMED) and token is None
+        ancestors = NOTEBOOKS if framed else "'self'"
+        response.headers["Content-Security-Policy"] = f"{shared}; frame-ancestors {ancestors}"
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers["Referrer-Policy"] = "no-referrer"
         return response

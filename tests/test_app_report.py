@@ -1,18 +1,28 @@
 """The report is one file that says everything and asks nobody; the figures are at hand in Python too."""
 
+import ast
 import re
+import shutil
+import urllib.error
+import urllib.request
 from html.parser import HTMLParser
+from pathlib import Path
 
+import dash_mantine_components as dmc
 import numpy as np
+import plotly.graph_objects as go
 import pytest
 import xarray as xr
+from dash import dcc, html
 
 from hiddenscope.cli import main
 from hiddenscope.dashboard import plot
-from hiddenscope.dashboard.report import report_html
+from hiddenscope.dashboard.panels import Panel
+from hiddenscope.dashboard.picture import picture
+from hiddenscope.dashboard.report import chapters, report_html
 from hiddenscope.description import LayerDescription, RunDescription, Snapshot
 from hiddenscope.run import open_run
-from hiddenscope.store import SnapshotWriter
+from hiddenscope.store import ResultStore, SnapshotWriter
 
 STEPS, UNITS, SAMPLES = 5, 4, 6
 
@@ -58,7 +68,67 @@ class Seen(HTMLParser):
             self.text.append(data)
 
 
-def test_the_report_holds_facts_and_figures_of_every_layer_and_fetches_nothing(folder):
+def draw(scene):
+    """What a panel may draw: words, figures in nested parts, a table, and a control."""
+    values = scene.results["numbers"]["value"]
+    graph = dcc.Graph(figure=go.Figure(go.Scatter(y=values.values)), style={"height": "300px"}, config={})
+    return [
+        html.Div([html.P(["How many ", html.B("numbers"), " there are."]), dmc.Select(data=["not a word"])]),
+        html.Div(html.Div(graph)),
+        dcc.Graph(figure={"data": [{"type": "bar", "y": [1, 2]}], "layout": {"height": 250}}),
+    ]
+
+
+PANEL = Panel("numbers", "Numbers", "A panel of numbers.", ("numbers",), draw, {"kind": ("kind", ["a", "b"])})
+FAILS = Panel("fails", "Fails", "It fails.", (), lambda scene: 1 / 0)
+
+
+@pytest.fixture
+def panels(monkeypatch):
+    """Two panels of our own, in place of whatever panels there are."""
+    monkeypatch.setattr("hiddenscope.dashboard.panels.all_panels", lambda: (PANEL, FAILS))
+
+
+def test_panels_are_part_of_the_report_once_something_is_stored_for_them(folder, tmp_path, panels):
+    copied = tmp_path / "version_1"
+    shutil.copytree(folder, copied)
+    assert "A panel of numbers" not in report_html(open_run(copied))
+    with ResultStore.open(copied / "hiddenscope", writable=True) as store:
+        store.put("lstm", "numbers", {}, xr.Dataset({"value": ("at", np.arange(3.0))}))
+    found = [
+        chapter for chapter in chapters(open_run(copied), "lstm", picture(open_run(copied), "lstm")) if chapter.part
+    ]
+    assert [(each.part, each.about, each.height) for each in found] == [
+        ("Numbers", ("A panel of numbers.", "How many numbers there are."), 300),
+        ("Numbers", (), 250),
+        ("Fails", ("This part failed: ZeroDivisionError: division by zero",), 0),
+    ]
+    assert list(found[0].figure.data[0].y) == [0, 1, 2]
+    page = report_html(open_run(copied))
+    assert "How many numbers there are." in page
+    assert "not a word" not in page
+
+
+def test_figures_that_would_make_the_report_too_large_are_left_out_and_named(folder, monkeypatch, panels):
+    monkeypatch.setattr("hiddenscope.dashboard.report.LARGEST", 5 * 2**20 + 20_000)
+    page = report_html(open_run(folder))
+    assert re.search(r"This figure takes \d+\.\d MB; the page shows it", page)
+
+
+@pytest.mark.browser
+def test_every_figure_becomes_a_picture(folder, tmp_path, panels, capsys):
+    assert main(["report", str(folder), "--png", str(tmp_path / "pictures")]) == 0
+    said = capsys.readouterr().out.split()
+    taken = sorted((tmp_path / "pictures").iterdir())
+    assert sorted(said) == [str(path) for path in taken]
+    assert len(taken) == 2 * 4
+    assert "lstm-01-embedding-by-epoch.png" in [path.name for path in taken]
+    for path in taken:
+        assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+        assert path.stat().st_size > 5_000
+
+
+def test_the_report_holds_facts_and_figures_of_every_layer_and_fetches_nothing(folder, panels):
     page = report_html(open_run(folder))
     seen = Seen()
     seen.feed(page)
@@ -116,3 +186,53 @@ def test_the_figures_are_at_the_front_door():
 
     cloud = np.random.default_rng(0).normal(size=(2, 3, 4, 3))
     assert len(hs.plot.embedding(cloud).data[0].x) == 24
+
+
+def test_every_figure_there_is_is_one_public_function(folder):
+    names = set(dir(plot))
+    public = {
+        f"{path.stem}.{node.name}"
+        for path in Path(plot.figures.__file__).parent.glob("*.py")
+        if path.stem not in ("template", "panels", "decimate", "raster")
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.FunctionDef)
+        and not node.name.startswith("_")
+        and node.returns is not None
+        and ast.unparse(node.returns) == "go.Figure"
+    }
+    assert len(public) > 10
+    short = [name.partition(".")[2] for name in public]
+    assert sorted(set(short)) == sorted(short), "two figures share a name"
+    assert set(short) <= names
+    assert all(callable(getattr(plot, name)) for name in names)
+    with pytest.raises(AttributeError, match="no attribute 'pie'; its figures are "):
+        _ = plot.pie
+
+
+def test_a_panel_of_a_run_is_a_list_of_figures(folder, panels):
+    with pytest.raises(ValueError, match="got panel 'x'; there are 'numbers', 'fails'"):
+        plot.panel(open_run(folder), "x")
+    with pytest.raises(ValueError, match="nothing is stored for 'numbers' of layer 'lstm' yet; hiddenscope analyze"):
+        plot.panel(open_run(folder), "numbers", "lstm")
+
+
+def test_a_run_shows_its_pictures_and_serves_its_page_in_a_notebook(folder, tmp_path):
+    copied = tmp_path / "version_2"
+    shutil.copytree(folder, copied)
+    run = open_run(copied)
+    assert "<svg" not in run._repr_html_()
+    with ResultStore.open(run.location, writable=True) as store:
+        store.put("lstm", "mmphate", {}, picture(run, "lstm"))
+    assert open_run(copied)._repr_html_().count("<svg") == 1
+    page = run.dashboard(worker=False, height=500)
+    try:
+        assert f'<iframe src="{page.address}"' in page._repr_html_()
+        assert "height:500px" in page._repr_html_()
+        with urllib.request.urlopen(page.address) as answer:
+            policy = answer.headers["Content-Security-Policy"]
+        assert "frame-ancestors 'self' http://127.0.0.1:* http://localhost:* vscode-webview:" in policy
+        assert page.address.startswith("http://127.0.0.1:")
+    finally:
+        page.stop()
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(page.address, timeout=5)

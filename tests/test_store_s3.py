@@ -122,7 +122,7 @@ class TestS3(StoreContract):
         writer.append(snapshot(0))
         run = hs.open_run(location)
         for seconds, status in ((590, "training"), (610, "killed")):
-            monkeypatch.setattr("hiddenscope.run.time.time", lambda seconds=seconds: run.updated_at + seconds)
+            monkeypatch.setattr("hiddenscope.reading.time.time", lambda seconds=seconds: run.updated_at + seconds)
             assert run.status == status
 
     def test_results_lie_beside_the_snapshots(self, location: str) -> None:
@@ -158,6 +158,21 @@ def test_the_server_can_be_named_without_the_environment(endpoint: str, monkeypa
     with SnapshotWriter.open("s3://bucket/named/hiddenscope", description(), storage_options=options) as writer:
         writer.append(snapshot(0))
     assert_holds(hs.open_run("s3://bucket/named", storage_options=options), {0: 0})
+
+
+def test_runs_below_a_prefix_are_found_the_newest_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("logs/version_0", "logs/deep/er/version_1", "logs-of-others/version_9"):
+        with SnapshotWriter.open(f"s3://bucket/below/{name}/hiddenscope", description()) as writer:
+            writer.append(snapshot(0))
+    found = hs.find_runs("s3://bucket/below/logs")
+    assert [info.name for info in found] == ["deep/er/version_1", "version_0"]
+    assert {info.status for info in found} == {"finished"}
+    assert hs.open_run("s3://bucket/below/logs").path == "s3://bucket/below/logs/deep/er/version_1/hiddenscope"
+    assert len(hs.find_runs("s3://bucket/below")) == 3
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    assert hs.find_runs("s3://bucket/below/logs") == []
+    with pytest.raises(RunNotFoundError, match="pip install boto3 to look further below"):
+        hs.open_run("s3://bucket/below/logs")
 
 
 def test_what_is_not_there_is_said() -> None:

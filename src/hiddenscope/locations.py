@@ -100,6 +100,18 @@ def as_location(where: str | os.PathLike[str] | Location, options: Mapping[str, 
     return Location(scheme, rest if scheme == "file" else rest.strip("/"), dict(options or {}))
 
 
+def run_name(location: Location) -> str:
+    """What to call a run: the folder that it was logged into.
+
+    >>> run_name(as_location("s3://bucket/logs/version_0/hiddenscope"))
+    'version_0'
+    """
+    if location.name != "hiddenscope":
+        return location.name
+    parent = location.path.rstrip("/").rpartition("/")[0]
+    return parent.rpartition("/")[2] or location.name
+
+
 def open_repository(location: Location) -> icechunk.Repository | None:
     """The repository at ``location``, or None when there is none.
 
