@@ -39,11 +39,13 @@ def _run(context: Context) -> None:
     import pandas as pd
 
     from hiddenscope.analyses.association import associate
+    from hiddenscope.analyses.phases import find_phases
     from hiddenscope.dashboard.figures.grid import embedding_grid
     from hiddenscope.experiments.material import (
         curve_figure,
         kept_picture,
         mean_over,
+        phase_text,
         recorded,
         small_watch,
         states,
@@ -69,6 +71,7 @@ def _run(context: Context) -> None:
                 "held-out accuracy": metrics["val_accuracy"].iloc[-1],
                 "best held-out accuracy": metrics["val_accuracy"].max(),
                 "training accuracy": metrics["train_accuracy"].iloc[-1],
+                "intra entropy, phases": phase_text(find_phases(curve.to_numpy(), curve.index.to_numpy())),
                 "intra entropy, change to peak": curve.max() - curve.iloc[0],
                 "intra entropy, peak at epoch": curve.idxmax(),
                 "intra entropy, change to end": curve.iloc[-1] - curve.iloc[0],

@@ -49,7 +49,7 @@ def _run(context: Context) -> None:
     if context.arguments.stride < 1:
         raise ValueError(f"--stride must be at least 1, got {context.arguments.stride}")
     scenarios = [wanted or PUBLISHED] if wanted or context.quick else list(SCENARIOS)
-    tables, entropies, crossings = [], {}, {}
+    tables, entropies, crossings, found, curves = [], {}, {}, [], {}
     for scenario in context.progress(scenarios, "scenarios"):
         trace = simulate(scenario)
         crossings[scenario] = trace.attrs["crossings"]
@@ -57,11 +57,21 @@ def _run(context: Context) -> None:
             trace = trace.isel(epoch=slice(None, None, 5), step=slice(None, None, 8))
         tables.append(_scenario(context, scenario, trace))
         entropies[scenario] = _whole(context, scenario, trace, "mmphate")["intra_step_entropy"]
+        curves[scenario] = course(trace)
+        found.append(phase_table(scenario, curves[scenario], crossings[scenario]))
         context.say(f"{scenario}: done")
     preservation = pd.concat(tables, ignore_index=True)
     context.table("preservation", preservation)
+    phases = pd.concat(found, ignore_index=True)
+    context.table("phases", phases)
+    for curve, rows in phases.groupby("curve"):
+        context.number(
+            f"turning points found within 2 epochs, {curve}", f"{(rows.error.abs() <= 2).sum()} of {len(rows)}"
+        )
+        context.number(f"turning points expected by chance, {curve}", float(rows["by chance"].sum()))
     height = 90 + 170 * ((len(scenarios) + 1) // 2)
     context.figure("entropies", _entropy_figure(entropies, crossings), width=1000, height=height)
+    context.figure("phases", _phase_figure(curves, crossings), width=1000, height=height)
     context.figure("preservation", _preservation_figure(preservation), width=1000, height=620)
     flagship = preservation[(preservation.scenario == PUBLISHED) & (preservation.nodes == "all")]
     for row in flagship.to_dict("records"):
@@ -70,6 +80,61 @@ def _run(context: Context) -> None:
                 context.number(f"{PUBLISHED}, {row['method']}, inter k={k}", float(row[f"inter k={k}"]))
     if context.quick:
         context.note("quick: one scenario, every 5th epoch and 8th step, without UMAP; the numbers mean nothing")
+
+
+def course(trace: xr.DataArray) -> dict[tuple[str, str], xr.DataArray]:
+    """Curves over epochs of each group of units, by group and name, from the activations alone."""
+    from hiddenscope.analyses.phases import activation_curves
+
+    found = {}
+    for group in ("A", "B"):
+        part = trace.isel(unit=(trace["group"].values == group).nonzero()[0]).reset_coords(drop=True)
+        found |= {(group, name): curve for name, curve in activation_curves(part).items()}
+    return found
+
+
+def phase_table(
+    scenario: str, curves: dict[tuple[str, str], xr.DataArray], crossings: tuple[float, float]
+) -> pd.DataFrame:
+    """Where each curve of each group is said to turn, against where its system turns.
+
+    Args:
+        scenario: its name.
+        curves: of `course`.
+        crossings: epoch at which mu crosses 0, of group A and of group B.
+
+    Returns:
+        A row per group and curve. ``error`` is the distance from the truth to the nearest claimed change, in epochs;
+        ``by chance`` the share of all epochs that are within 2 of some claimed change.
+    """
+    import numpy as np
+    import pandas as pd
+
+    from hiddenscope.analyses.phases import find_phases
+    from hiddenscope.experiments.material import phase_text
+
+    rows = []
+    for (group, name), curve in curves.items():
+        found = find_phases(curve)
+        truth = crossings["AB".index(group)]
+        changes = np.array(found.changes)
+        error = float(changes[np.abs(changes - truth).argmin()] - truth) if len(changes) else float("nan")
+        epochs = curve["epoch"].values
+        near = (np.abs(epochs[:, None] - changes[None]) <= 2).any(axis=1) if len(changes) else np.zeros(1)
+        rows.append(
+            {
+                "scenario": scenario,
+                "group": group,
+                "curve": name,
+                "truth": truth,
+                "error": error,
+                "changes": len(changes),
+                "by chance": float(near.mean()),
+                "p": found.p_value,
+                "phases": phase_text(found),
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def _scenario(context: Context, scenario: str, trace: xr.DataArray) -> pd.DataFrame:
@@ -154,6 +219,49 @@ def _method(name: str) -> Method:
 
     assert name in get_args(Method), name
     return cast("Method", name)
+
+
+def _phase_figure(
+    curves: dict[str, dict[tuple[str, str], xr.DataArray]], crossings: dict[str, tuple[float, float]]
+) -> go.Figure:
+    """Change per epoch of both groups, with the changes that are claimed as dots, and the truth as dashes."""
+    from plotly.subplots import make_subplots
+
+    from hiddenscope.analyses.phases import find_phases
+    from hiddenscope.dashboard.figures.template import LIGHT, template
+
+    figure = make_subplots(
+        rows=(len(curves) + 1) // 2,
+        cols=min(2, len(curves)),
+        subplot_titles=list(curves),
+        horizontal_spacing=0.07,
+        vertical_spacing=0.09 if len(curves) > 2 else 0.2,
+    )
+    for number, (scenario, found) in enumerate(curves.items()):
+        place = {"row": number // 2 + 1, "col": number % 2 + 1}
+        for group, color in zip("AB", LIGHT.classes[:2], strict=True):
+            curve = found[group, "change per epoch"]
+            shown = {"legendgroup": group, "showlegend": number == 0}
+            line = {"color": color, "width": 2}
+            epochs = curve["epoch"].values
+            figure.add_scatter(
+                x=epochs, y=curve.values, mode="lines", line=line, name=f"group {group}", **shown, **place
+            )
+            changes = find_phases(curve).changes
+            heights = curve.sel(epoch=changes).values
+            dots = {"color": color, "size": 8, "line": {"color": "white", "width": 1}}
+            figure.add_scatter(x=changes, y=heights, mode="markers", marker=dots, showlegend=False, **place)
+        for crossing in sorted(set(crossings[scenario])):
+            figure.add_vline(x=crossing, line={"color": LIGHT.classes[3], "width": 1.5, "dash": "dash"}, **place)
+    figure.update_layout(
+        template=template(dark=False),
+        legend={"orientation": "h", "y": 1.05, "yanchor": "bottom"},
+        margin={"l": 50, "r": 16, "t": 60, "b": 40},
+    )
+    figure.update_annotations(font_size=12)
+    figure.update_xaxes(title_text="epoch")
+    figure.update_yaxes(title_text="ln change")
+    return figure
 
 
 def _entropy_figure(entropies: dict[str, xr.DataArray], crossings: dict[str, tuple[float, float]]) -> go.Figure:

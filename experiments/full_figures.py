@@ -76,6 +76,7 @@ def draw_everything(context: Context, run: Run, trace: xr.DataArray, split: Spli
     context.table("methods", pd.DataFrame(rows))
     context.table("associations", pd.concat(associations, ignore_index=True))
     context.table("metrics", metrics, index=True)
+    context.table("phases", phase_rows(trace, made["mmphate"]["intra_step_entropy"].mean("step")))
     names = split.train.label_names
     active = most_active_class(trace).rename("most active class")
     colors: dict[str, str | xr.DataArray] = {"epoch": "epoch", "step": "step", "unit": "unit", "class": active}
@@ -99,6 +100,27 @@ def draw_everything(context: Context, run: Run, trace: xr.DataArray, split: Spli
     context.number("unit clusters", int(clusters.centers.sizes["cluster"]))
     intra = mean_over(main["intra_step_entropy"], "step")
     context.number("intra-step entropy, epoch of its peak", float(intra.idxmax()))
+
+
+def phase_rows(trace: xr.DataArray, entropy: xr.DataArray) -> pd.DataFrame:
+    """Phases of a training, in curves of its activations and of its picture; p-values pay for the number of curves.
+
+    Args:
+        trace: dims (epoch, step, unit, sample).
+        entropy: mean intra-step entropy of the picture of that trace, dims (epoch,).
+    """
+    import pandas as pd
+
+    from hiddenscope.analyses.phases import activation_curves, phases_of_all
+
+    found = phases_of_all({**activation_curves(trace.reset_coords(drop=True)), "intra-step entropy (picture)": entropy})
+    rows = []
+    for name in found["curve"].values:
+        one = found.sel(curve=name)
+        pieces = zip(one["phase_kind"].values, one["phase_first"].values, one["phase_last"].values, strict=True)
+        text = ", ".join(f"{kind} {first:g} to {last:g}" for kind, first, last in pieces if kind)
+        rows.append({"curve": str(name), "p": float(one["p_value"]), "phases": text})
+    return pd.DataFrame(rows)
 
 
 def fewer_epochs(trace: xr.DataArray, most: int) -> xr.DataArray:

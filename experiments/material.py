@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
+    from hiddenscope.analyses.phases import Phases
     from hiddenscope.embeddings.baselines import Method
     from hiddenscope.experiments.classifiers import Recipe
     from hiddenscope.experiments.datasets.sequences import Split
@@ -149,3 +150,8 @@ def shown_epochs(epochs: np.ndarray[Any, np.dtype[np.float64]], most: int) -> li
         return [float(epoch) for epoch in epochs]
     places = np.unique((np.linspace(0, 1, most) ** 2 * (len(epochs) - 1)).round().astype(int))
     return [float(epoch) for epoch in epochs[places]]
+
+
+def phase_text(found: Phases) -> str:
+    """Phases in words, such as ``"processing 0-12, steady 12-40"``; empty where none is claimed."""
+    return ", ".join(f"{phase.kind} {phase.first:g} to {phase.last:g}" for phase in found.phases)

@@ -128,9 +128,10 @@ def _run(context: Context) -> None:
     import pandas as pd
 
     from hiddenscope.analyses.association import associate
+    from hiddenscope.analyses.phases import find_phases
     from hiddenscope.dashboard.figures.grid import embedding_grid
     from hiddenscope.experiments.classifiers import Recipe
-    from hiddenscope.experiments.material import curve_figure, kept_picture, mean_over, small_watch
+    from hiddenscope.experiments.material import curve_figure, kept_picture, mean_over, phase_text, small_watch
 
     recipe = Recipe(units=8, epochs=7, per_class=2) if context.quick else Recipe()
     split = small_watch(quick=context.quick)
@@ -140,6 +141,7 @@ def _run(context: Context) -> None:
         made = kept_picture(context, kind.replace(" ", "-"), trace)
         pictures[kind] = made["embedding"]
         curves[kind] = mean_over(made["intra_step_entropy"], "step")
+        phases = find_phases(curves[kind].to_numpy(), curves[kind].index.to_numpy())
         trend = associate(curves[kind].to_numpy(), curves[kind].index.to_numpy())
         rows.append(
             {
@@ -155,6 +157,8 @@ def _run(context: Context) -> None:
                 "entropy, first epoch": float(curves[kind].iloc[0]),
                 "entropy, last epoch": float(curves[kind].iloc[-1]),
                 "entropy with epoch, p": trend.p_value,
+                "phases, p": phases.p_value,
+                "phases": phase_text(phases),
             }
         )
     table = pd.DataFrame(rows)
