@@ -81,8 +81,8 @@ def relevance(
     Returns:
         ``relevance`` (sample, step, feature); per sample ``output`` (the activation), ``carried`` (relevance of the
         initial states) and ``unexplained`` (``output`` less all of these). With ``passes``: ``relevance_mean``,
-        ``relevance_std`` and ``variation`` (their quotient, NaN where the mean is 0), and ``relevance_passes`` (pass,
-        sample, step, feature) if kept.
+        ``relevance_std`` and ``variation`` (their quotient, NaN where the mean is 0), ``step_std`` (sample, step; of the
+        sum over features), and ``relevance_passes`` (pass, sample, step, feature) if kept.
 
     Raises:
         ValueError: inputs, units, steps or options that do not fit the module.
@@ -127,13 +127,17 @@ def relevance(
             draw = _masks(passes, rate, masks, np.random.default_rng(random_state))
             drawn, _ = _propagate(passed, seeds, passes, epsilon, conserve, draw)
             mean, spread = drawn.mean(axis=0), drawn.std(axis=0, ddof=min(1, passes - 1))
+            by_step = drawn.sum(axis=3).std(axis=0, ddof=min(1, passes - 1))
         else:
             drawn = np.broadcast_to(found, (passes, *found.shape))
-            mean, spread = found, np.zeros_like(found)
+            mean, spread, by_step = found, np.zeros_like(found), np.zeros_like(found[..., 0])
         with np.errstate(divide="ignore", invalid="ignore"):
             variation = np.where(mean != 0, spread / np.abs(mean), np.nan)
         result = result.assign(
-            relevance_mean=(dims, mean), relevance_std=(dims, spread), variation=(dims, variation)
+            relevance_mean=(dims, mean),
+            relevance_std=(dims, spread),
+            variation=(dims, variation),
+            step_std=(dims[:2], by_step),
         ).assign_attrs(dropout=rate, masks=masks)
         if keep_passes:
             result["relevance_passes"] = (("pass", *dims), drawn)

@@ -1,0 +1,396 @@
+"""Highly active periods as a panel: what excites a unit, where, how often that was met, and which inputs it rests on.
+
+Only the course over the epochs is stored (see `hiddenscope.analyses.excitation`); periods, patterns and relevance of
+the unit, sequence and step that are looked at are computed when they are, from one epoch of the recording.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import dash_mantine_components as dmc
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import plotly.graph_objects as go
+import xarray as xr
+from dash import MATCH, Dash, Input, Output, State, ctx, dcc, html, no_update
+
+from hiddenscope.analyses.activations import ACTIVATION_DIMS, Sign, activation_thresholds, active_periods
+from hiddenscope.analyses.excitation import Excitation, excitation, most_varying, network_inputs
+from hiddenscope.analyses.patterns import Method
+from hiddenscope.dashboard.figures.activations import (
+    activation_map,
+    cluster_name,
+    course,
+    gallery,
+    perturbation,
+    sequence,
+)
+from hiddenscope.dashboard.figures.template import epoch_text, message
+from hiddenscope.dashboard.library import Library
+from hiddenscope.dashboard.panels.panel import Panel, Scene
+from hiddenscope.errors import HiddenscopeError
+from hiddenscope.run import Run
+
+NAME = "activations"
+SIGNS: dict[str, Sign] = {"high": "positive", "low": "negative", "either": "absolute"}
+CLUSTERS: dict[str, Method] = {"k-means": "kmeans", "Gaussian mixture": "mixture", "self-organizing map": "som"}
+EPSILONS = ("0.1", "0.3", "0.03", "0.001")
+"""Of the relevance that is drawn. With less, relevance grows beyond bounds over a hundred steps of a trained LSTM."""
+PASSES = 50
+MOST_ROWS = 60
+KEPT = (1, 2, 4, 8, 16, 32, 64)
+
+
+@dataclass(frozen=True)
+class Look:
+    """One unit at one epoch, ready to be drawn.
+
+    Attributes:
+        run, layer, epoch: where it comes from.
+        states: dims (step, unit, sample), samples by their labels.
+        inputs: (sample, step, feature), or None.
+        found: periods and patterns of the unit.
+        sign: which activations count as high.
+        epsilon: of the relevance.
+        dark: whether the page is dark.
+    """
+
+    run: Run
+    layer: str
+    epoch: float
+    states: xr.DataArray
+    inputs: npt.NDArray[Any] | None
+    found: Excitation
+    sign: Sign
+    epsilon: float
+    dark: bool
+
+
+def draw(scene: Scene) -> list[Any]:
+    """The sequence with the strongest period first; patterns, their course and the table of periods below."""
+    look = look_at(scene)
+    if look is None:
+        return [_graph("activations-none", message("no unit of this layer varies yet", dark=scene.dark), 300)]
+    strongest = top_periods(look.found.periods)
+    row = strongest.iloc[0] if len(strongest) else None
+    place, step = (0, None) if row is None else (int(row["sample"]), int(row["peak"]))
+    told = {"run": scene.view.name, "layer": look.layer, "epoch": look.epoch, "unit": str(look.found.unit)}
+    told |= {"dark": look.dark, **{name: scene.options.get(name, "") for name in PANEL.controls or {}}}
+    names = scene.view.class_names
+    samples = [
+        {"value": str(position), "label": sample_name(look.states, position, names)}
+        for position in range(look.states.sizes["sample"])
+    ]
+    shape = f"{len(look.found.periods)} periods above {look.found.threshold:.3g}"
+    head = (
+        f"unit {look.found.unit} at epoch {epoch_text(look.epoch)}: {shape}"
+        + (f", windows of {look.found.width} steps" if look.found.width else "")
+        + ("" if scene.units else " \u00b7 the unit that varies most; pick another in the table of units or in the map")
+    )
+    select = dmc.Select(
+        id={"type": "activations-sample", "name": NAME},
+        data=samples,
+        value=str(place),
+        size="xs",
+        w=220,
+        allowDeselect=False,
+        **{"aria-label": "sequence"},
+    )
+    return [
+        dcc.Store(id={"type": "activations-scene", "name": NAME}, data=told),
+        html.Div(
+            [html.Span(head), html.Label([html.Span("sequence"), select], className="control")],
+            className="card-foot",
+            style={"display": "flex", "gap": "18px", "alignItems": "center", "flexWrap": "wrap"},
+        ),
+        html.Div(sequence_view(look, place, step), id={"type": "activations-view", "name": NAME}),
+        _tiles(
+            [
+                _graph(
+                    "activations-gallery", gallery(look.found.patterns, reason=look.found.reason, dark=look.dark), 420
+                ),
+                _graph(
+                    {"type": "panel-epochs", "name": "activations-course"},
+                    course(scene.results.get(NAME), picked=[str(look.found.unit)], dark=look.dark),
+                    420,
+                ),
+            ]
+        ),
+        _tiles(
+            [
+                _graph("activations-kept", perturbation_view(look), 340),
+                period_table(look, strongest, names),
+            ],
+            "minmax(0, 2fr) minmax(0, 3fr)",
+        ),
+    ]
+
+
+def look_at(scene: Scene) -> Look | None:
+    """What the scene shows; None where no unit has anything to show."""
+    return _look(scene.run, scene.view.layer, scene.epoch, list(scene.units), dict(scene.options), dark=scene.dark)
+
+
+def _look(
+    run: Run, layer: str, epoch: float | None, units: list[str], options: dict[str, str], *, dark: bool
+) -> Look | None:
+    at = float(run.epochs[-1] if epoch is None or epoch not in run.epochs else epoch)
+    states = run.trace(layer, epochs=[at]).isel(epoch=0).transpose(*ACTIVATION_DIMS)
+    labels = states["unit"].values
+    picked = [label for name in units for label in labels if str(label) == name]
+    varying = most_varying(states, 1)
+    if not picked and not len(varying):
+        return None
+    unit = picked[0] if picked else labels[varying[0]]
+    inputs = network_inputs(run, layer, at)
+    sign = SIGNS.get(options.get("sign", ""), "positive")
+    method = CLUSTERS.get(options.get("clusters", ""), "kmeans")
+    found = excitation(states, inputs, unit=unit, sign=sign, method=method)
+    epsilon = options.get("epsilon", "")
+    return Look(
+        run, layer, at, states, inputs, found, sign, float(epsilon if epsilon in EPSILONS else EPSILONS[0]), dark
+    )
+
+
+def sequence_view(look: Look, place: int, step: int | None) -> list[Any]:
+    """One sequence with its relevance, and all units beside it.
+
+    Args:
+        look: the unit.
+        place: position of the sequence.
+        step: position of the step that is explained; None for the unit's strongest in this sequence.
+    """
+    unit = look.found.unit
+    here = look.states.isel(sample=place)
+    activation = here.sel(unit=unit)
+    periods = look.found.periods[look.found.periods["sample"] == place]
+    if step is None and len(periods):
+        step = int(top_periods(periods).iloc[0]["peak"])
+    found, note = None, "no highly active period in this sequence; click on a step to explain it"
+    target = None
+    if step is not None and 0 <= step < here.sizes["step"]:
+        target = int(here["step"].values[step])
+        found, note = explained(look, place, target)
+    figure = sequence(
+        None if look.inputs is None else look.inputs[place],
+        activation,
+        periods,
+        threshold=look.found.threshold,
+        patterns=look.found.patterns,
+        relevance=found,
+        target=target,
+        unit=unit,
+        sign=look.sign,
+        note=note,
+        dark=look.dark,
+    )
+    one = look.states.isel(sample=[place])
+    all_periods = active_periods(one, activation_thresholds(look.states, sign=look.sign), sign=look.sign)
+    picture = activation_map(here, all_periods, picked=[str(unit)], dark=look.dark)
+    rows = sum(str(key).startswith("yaxis") for key in figure.layout)
+    height = 150 + 62 * max(rows, 4)
+    return [
+        _tiles(
+            [
+                _graph({"type": "activations-sequence", "name": NAME}, figure, height),
+                _graph({"type": "panel-units", "name": "activations-map"}, picture, height),
+            ],
+            "minmax(0, 5fr) minmax(0, 4fr)",
+        )
+    ]
+
+
+def explained(look: Look, place: int, step: int) -> tuple[xr.Dataset | None, str]:
+    """Relevance for the unit at a step of one sequence, or why there is none."""
+    from hiddenscope.analyses.relevance import run_relevance
+
+    try:
+        found = run_relevance(
+            look.run,
+            look.layer,
+            unit=look.found.unit,
+            sample=int(look.states["sample"].values[place]),
+            step=step,
+            epoch=look.epoch,
+            epsilon=look.epsilon,
+            passes=PASSES,
+        )
+    except (ValueError, HiddenscopeError, KeyError) as error:
+        return None, f"no relevance: {str(error).split('; ')[0]}"
+    return found, ""
+
+
+def perturbation_view(look: Look) -> go.Figure:
+    """What the unit loses when only a part of the input is kept."""
+    from hiddenscope.analyses.models import columns_of, recurrent_module
+    from hiddenscope.analyses.perturbation import perturbation_curves
+    from hiddenscope.analyses.relevance import module_inputs
+
+    try:
+        settings = look.run.description.layer(look.layer).settings
+        module = recurrent_module(look.run, look.layer, epoch=look.epoch)
+        if settings.get("level", 0) != module.num_layers - 1 or settings.get("quantity", "h") != "h":
+            raise ValueError("only the hidden states of the top level can be run again on other inputs")
+        inputs = module_inputs(look.run, look.layer, module.input_size, look.epoch)
+        labels = look.run.description.layer(look.layer).units
+        width = int(getattr(module, "proj_size", 0) or module.hidden_size) * (2 if module.bidirectional else 1)
+        column = columns_of(labels, width)[[str(label) for label in labels].index(str(look.found.unit))]
+        steps = look.states["step"].values
+        periods = top_periods(look.found.periods).head(16)
+        periods = periods.assign(peak=steps[periods["peak"].to_numpy(np.intp)])
+        kept = [count for count in KEPT if count <= inputs.shape[1]]
+        found = perturbation_curves(module, inputs, periods, unit=int(column), kept=kept, repeats=4)
+    except (ValueError, HiddenscopeError, KeyError) as error:
+        return message(f"no perturbation: {str(error).split('; ')[0]}", dark=look.dark)
+    return perturbation(found, dark=look.dark)
+
+
+def top_periods(periods: pd.DataFrame) -> pd.DataFrame:
+    """The strongest periods first."""
+    return periods.iloc[np.argsort(-periods["value"].abs().to_numpy(), kind="stable")]
+
+
+def sample_name(states: xr.DataArray, place: int, names: tuple[str, ...] | None) -> str:
+    """A sequence as the page calls it: its label and its class."""
+    sample = states["sample"].values[place]
+    if "label" not in states.coords:
+        return f"{sample}"
+    code = int(states["label"].values[place])
+    return f"{sample} \u00b7 {names[code] if names is not None and 0 <= code < len(names) else code}"
+
+
+def period_table(look: Look, periods: pd.DataFrame, names: tuple[str, ...] | None) -> html.Div:
+    """The strongest periods; a click on a row shows it above."""
+    from dash_ag_grid import AgGrid
+
+    steps = look.states["step"].values
+    rows = [
+        {
+            "place": int(period["sample"]),
+            "position": int(period["peak"]),
+            "sequence": sample_name(look.states, int(period["sample"]), names),
+            "start": int(steps[int(period["start"])]),
+            "end": int(steps[int(period["end"])]),
+            "peak": int(steps[int(period["peak"])]),
+            "value": round(float(period["value"]), 3),
+            "mean": round(float(period["mean"]), 3),
+            **_judged(period),
+        }
+        for _, period in periods.head(MOST_ROWS).iterrows()
+    ]
+    columns = ["sequence", "start", "end", "peak", "value", "mean"]
+    headers = {"value": "state at peak", "mean": "mean state"}
+    if look.found.patterns is not None:
+        columns += ["pattern", "typicality", "doubt", "seen often"]
+        headers |= {"typicality": "farther than (%)"}
+    defs = [
+        {"field": name, "headerName": headers.get(name, name), "flex": 2 if name == "sequence" else 1, "minWidth": 62}
+        for name in columns
+    ]
+    grid = AgGrid(
+        id={"type": "activations-periods", "name": NAME},
+        rowData=rows,
+        columnDefs=defs,
+        defaultColDef={"sortable": True, "wrapHeaderText": True},
+        dashGridOptions={"rowHeight": 26, "headerHeight": 44},
+        style={"height": 310, "width": "100%"},
+    )
+    return html.Div([html.Div(f"strongest periods ({len(rows)} of {len(periods)})", className="card-foot"), grid])
+
+
+def _judged(period: pd.Series) -> dict[str, Any]:
+    cluster = int(period.get("cluster", -1))
+    if cluster < 0:
+        return {"pattern": "\u2013", "typicality": None, "doubt": None, "seen often": "\u2013"}
+    return {
+        "pattern": cluster_name(cluster),
+        "typicality": round(float(period["typicality"])),
+        "doubt": round(float(period["membership_entropy"]), 2),
+        "seen often": "yes" if bool(period["seen_often"]) else "no",
+    }
+
+
+def connect(app: Dash, library: Library) -> None:
+    """Another sequence, period or step, without drawing the rest anew."""
+
+    @app.callback(
+        Output({"type": "activations-view", "name": MATCH}, "children"),
+        Output({"type": "activations-sample", "name": MATCH}, "value"),
+        Input({"type": "activations-sample", "name": MATCH}, "value"),
+        Input({"type": "activations-periods", "name": MATCH}, "cellClicked"),
+        Input({"type": "activations-sequence", "name": MATCH}, "clickData"),
+        State({"type": "activations-periods", "name": MATCH}, "rowData"),
+        State({"type": "activations-scene", "name": MATCH}, "data"),
+        prevent_initial_call=True,
+    )
+    def look_elsewhere(sample: object, cell: object, click: object, rows: object, told: object) -> Any:
+        triggered = ctx.triggered_id
+        source = triggered.get("type") if isinstance(triggered, dict) else None
+        wanted = _wanted(cast(str, source), sample, cell, click, rows)
+        if wanted is None or not isinstance(told, dict) or told.get("run") not in library.runs():
+            return no_update, no_update
+        layer, epoch = told.get("layer"), told.get("epoch")
+        if not isinstance(layer, str) or not isinstance(epoch, int | float):
+            return no_update, no_update
+        options = {name: str(told.get(name, "")) for name in PANEL.controls or {}}
+        try:
+            view, run = library.pinned(str(told["run"]), layer)
+            look = _look(run, view.layer, float(epoch), [str(told.get("unit"))], options, dark=bool(told.get("dark")))
+        except (HiddenscopeError, OSError, KeyError, ValueError):
+            return no_update, no_update
+        place, step = wanted
+        if look is None or not 0 <= place < look.states.sizes["sample"]:
+            return no_update, no_update
+        if source == "activations-sequence" and step is not None:  # a step of the inputs, not a position
+            near = np.abs(look.states["step"].values - step)
+            step = int(near.argmin())
+        shown = no_update if source == "activations-sample" else str(place)
+        return sequence_view(look, place, step), shown
+
+
+def _wanted(source: str, sample: object, cell: object, click: object, rows: object) -> tuple[int, int | None] | None:
+    """The sequence and the step that a browser asks for; None for what cannot be."""
+    try:
+        if source == "activations-periods":
+            row = cast(Any, rows)[int(cast(Any, cell)["rowId"])]
+            return int(row["place"]), int(row["position"])
+        if source == "activations-sequence":
+            return int(cast(Any, sample)), round(float(cast(Any, click)["points"][0]["x"]))
+        if source == "activations-sample":
+            return int(cast(Any, sample)), None
+    except (TypeError, ValueError, KeyError, IndexError, OverflowError):
+        pass
+    return None
+
+
+def _tiles(children: list[Any], columns: str = "repeat(auto-fit, minmax(min(520px, 100%), 1fr))") -> html.Div:
+    style = {"display": "grid", "gridTemplateColumns": columns, "gap": "12px"}
+    return html.Div(children, style=style)
+
+
+def _graph(name: str | dict[str, str], figure: go.Figure, height: int) -> dcc.Graph:
+    config = {"displaylogo": False, "responsive": True}
+    return dcc.Graph(id=name, figure=figure, config=config, style={"height": height, "minWidth": 0})
+
+
+PANEL = Panel(
+    name=NAME,
+    title="Activations",
+    about=(
+        "When a unit is highly active (its highest 5 %), what the network saw just before, how often that was met, and "
+        "which inputs the activation rests on. Click on a period in the table, or on any step of the sequence."
+    ),
+    methods=(NAME,),
+    draw=draw,
+    controls={
+        "sign": ("active", tuple(SIGNS)),
+        "clusters": ("patterns by", tuple(CLUSTERS)),
+        "epsilon": ("relevance \u03b5", EPSILONS),
+    },
+    follows_cursor=True,
+    connect=connect,
+    waits=False,
+)
