@@ -7,10 +7,12 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from hiddenscope.embeddings.neighbors import neighbor_distances
 from hiddenscope.embeddings.unit_rows import UnitRows
@@ -51,28 +53,48 @@ def inter_bandwidth(
     Raises:
         ValueError: no unit is present in 2 slices.
     """
-    generator = np.random.default_rng(seed)
-    medians, variances = [], []
-    counts = np.diff(rows.offsets)
-    fewest = int(counts[counts > 1].min(initial=knn + 1)) - 1
-    if fewest < knn:
-        message = f"inter_knn lowered from {knn} to {fewest}: a unit has only {fewest} other slices"
-        warnings.warn(message, stacklevel=2)
-    for unit in range(rows.n_units):
+    measured = []
+    for unit, chosen, neighbor in sampled_slices(rows, knn=knn, sampled_rows=sampled_rows, seed=seed):
         points = rows.values[rows.of(unit)]
-        if len(points) < 2:
-            continue
-        neighbor = min(knn, len(points) - 1)
-        chosen = np.arange(len(points))
-        if sampled_rows != "exact" and sampled_rows < len(points):
-            chosen = np.sort(generator.choice(len(points), sampled_rows, replace=False))
-        distances = neighbor_distances(points, chosen, neighbor)
-        medians.append(float(np.median(distances)))
-        spread = float(np.subtract(*np.percentile(distances, [75, 25]))) / 1.349
-        variances.append(0.0 if len(chosen) == len(points) else (1.253 * spread) ** 2 / len(chosen))
-    if not medians:
+        measured.append((neighbor_distances(points, chosen, neighbor), len(points)))
+    return summarized(measured)
+
+
+def sampled_slices(
+    rows: UnitRows, *, knn: int, sampled_rows: int | Literal["exact"], seed: int
+) -> list[tuple[int, npt.NDArray[np.int64], int]]:
+    """For every unit with at least 2 slices: which of them are measured, and to which neighbor.
+
+    Raises:
+        ValueError: there is no such unit.
+    """
+    generator = np.random.default_rng(seed)
+    counts = np.diff(rows.offsets)
+    if not (counts > 1).any():
         raise ValueError(
             f"relating slices needs at least 2 (epoch, step) pairs with finite values, got {int(counts.max())}"
         )
+    fewest = int(counts[counts > 1].min(initial=knn + 1)) - 1
+    if fewest < knn:
+        message = f"inter_knn lowered from {knn} to {fewest}: a unit has only {fewest} other slices"
+        warnings.warn(message, stacklevel=3)
+    chosen = []
+    for unit, count in enumerate(counts.tolist()):
+        if count < 2:
+            continue
+        slices = np.arange(count)
+        if sampled_rows != "exact" and sampled_rows < count:
+            slices = np.sort(generator.choice(count, sampled_rows, replace=False))
+        chosen.append((unit, slices, min(knn, count - 1)))
+    return chosen
+
+
+def summarized(measured: Sequence[tuple[npt.NDArray[np.floating[Any]], int]]) -> Bandwidth:
+    """The bandwidth from each unit's measured distances and its number of slices."""
+    medians = [float(np.median(distances)) for distances, _ in measured]
+    variances = []
+    for distances, count in measured:
+        spread = float(np.subtract(*np.percentile(distances, [75, 25]))) / 1.349
+        variances.append(0.0 if len(distances) == count else (1.253 * spread) ** 2 / len(distances))
     value = max(float(np.mean(medians)), float(np.finfo(np.float32).eps))
     return Bandwidth(value, float(np.sqrt(np.sum(variances)) / len(variances)))

@@ -18,7 +18,7 @@ from hiddenscope.embeddings.threads import ranges, run_blocks
 from hiddenscope.embeddings.unit_rows import Float32Array
 
 LONGEST_TIME = 100
-_NEGLIGIBLE = 1e-9  # of the leading eigenvalue's power, 1
+NEGLIGIBLE = 1e-9  # of the leading eigenvalue's power, 1
 _ROWS_PER_BLOCK = 256
 
 
@@ -124,7 +124,7 @@ def potential_distances(decomposition: Spectrum, degrees: Float32Array, *, t: in
 def diffusion_potential(decomposition: Spectrum, degrees: Float32Array, *, t: int, gamma: float = 0.0) -> Float32Array:
     """The potential of each landmark, shape (landmark, landmark); see `potential_distances`."""
     powers = decomposition.values.astype(np.float64) ** t
-    kept = np.abs(powers) > _NEGLIGIBLE
+    kept = np.abs(powers) > NEGLIGIBLE
     root = np.sqrt(degrees, dtype=np.float32)
     right = decomposition.vectors[:, kept]
     left = right * powers[kept].astype(np.float32) / root[:, None]

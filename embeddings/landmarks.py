@@ -1,8 +1,8 @@
 """Landmarks: a few hundred prototypes that stand for all nodes in the diffusion (PHATE, Moon et al. 2019, methods).
 
 Because inter-step affinities join a unit only to itself, landmarks are chosen per unit: k-means on that unit's
-responses, with k-means++ starts on at most 20,000 slices. M-PHATE's spectral choice mixes units and needs products with
-the whole kernel; see `hiddenscope.embeddings.spectral`.
+responses, with k-means++ starts on at most 20,000 slices. M-PHATE clusters all nodes at once, by spectral coordinates;
+with those of `hiddenscope.embeddings.spectral`, the same k-means runs on them instead, still per unit.
 """
 
 from __future__ import annotations
@@ -42,13 +42,17 @@ class Landmarks:
         return slice(int(self.offsets[unit]), int(self.offsets[unit + 1]))
 
 
-def choose_landmarks(rows: UnitRows, n_landmark: int = 1000, *, seed: int = 0) -> Landmarks:
+def choose_landmarks(
+    rows: UnitRows, n_landmark: int = 1000, *, coordinates: Float32Array | None = None, seed: int = 0
+) -> Landmarks:
     """Cluster every unit's nodes by k-means, the landmarks shared out in proportion to the nodes.
 
     Args:
         rows: nodes sorted by unit.
         n_landmark: how many at most, at least one for each unit that has a node. With no more nodes than that, every
             node is its own landmark.
+        coordinates: shape (row, component): what to cluster by; None for the responses themselves. A landmark's center
+            is the mean response of its nodes either way.
         seed: of the k-means++ starts.
 
     Raises:
@@ -64,7 +68,12 @@ def choose_landmarks(rows: UnitRows, n_landmark: int = 1000, *, seed: int = 0) -
     seeds = np.random.default_rng(seed).integers(0, 2**31 - 1, size=rows.n_units)
 
     def cluster(unit: int) -> tuple[Float32Array, npt.NDArray[np.int64], IntArray]:
-        return k_means(rows.values[rows.of(unit)], int(shares[unit]), seed=int(seeds[unit]))
+        points, share = rows.values[rows.of(unit)], int(shares[unit])
+        if coordinates is None:
+            return k_means(points, share, seed=int(seeds[unit]))
+        _, _, labels = k_means(coordinates[rows.of(unit)], share, seed=int(seeds[unit]))
+        count = int(labels.max(initial=-1)) + 1
+        return *_means(points, labels, np.zeros((count, points.shape[1]), np.float32)), labels
 
     clusters = run_blocks(cluster, range(rows.n_units))
     offsets = np.concatenate([[0], np.cumsum([len(centers) for centers, _, _ in clusters])]).astype(np.int64)

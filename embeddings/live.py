@@ -30,8 +30,8 @@ from hiddenscope.embeddings.landmarks import Landmarks
 from hiddenscope.embeddings.mds import metric_mds
 from hiddenscope.embeddings.neighbors import nearest_slices
 from hiddenscope.embeddings.placing import nearest_landmarks, place, placer_of
-from hiddenscope.embeddings.refinement import RANKS, edges_to, refine, slice_mates
-from hiddenscope.embeddings.streaming import embed_nodes
+from hiddenscope.embeddings.refinement import EPOCHS, RANKS, edges_to, refine, slice_mates
+from hiddenscope.embeddings.streaming import StreamingSolution, embed_nodes
 from hiddenscope.embeddings.succession import Succession, renew_landmarks
 from hiddenscope.embeddings.threads import one_blas_thread
 from hiddenscope.embeddings.transitions import interpolate, landmark_graph, landmark_operator
@@ -143,28 +143,32 @@ class LivePicture:
     report: LiveReport
 
 
-def begin(nodes: FloatArray, settings: LiveSettings | None = None) -> LivePicture:
+def begin(
+    nodes: FloatArray, settings: LiveSettings | None = None, *, solution: StreamingSolution | None = None
+) -> LivePicture:
     """A first picture, by the full streaming solver.
 
     Args:
         nodes: normalized, shape (slice, unit, feature), at least 2 complete slices.
         settings: of this and every later step.
+        solution: of these nodes, if they have been solved already; it is taken where all slices take part.
     """
     chosen = settings or LiveSettings()
     kept = _sample(len(nodes), len(nodes), chosen, 0)
     known = np.asarray(nodes[kept], np.float32)
-    solution = embed_nodes(
-        known,
-        n_components=chosen.n_components,
-        intra_knn=chosen.intra_knn,
-        inter_knn=min(chosen.inter_knn, max(1, len(known) - 1)),
-        decay=chosen.decay,
-        t=chosen.t,
-        gamma=chosen.gamma,
-        n_landmark=chosen.n_landmark,
-        refine=80 if chosen.refine else 0,
-        seed=chosen.seed,
-    )
+    if solution is None or len(kept) < len(nodes):
+        solution = embed_nodes(
+            known,
+            n_components=chosen.n_components,
+            intra_knn=chosen.intra_knn,
+            inter_knn=min(chosen.inter_knn, max(1, len(known) - 1)),
+            decay=chosen.decay,
+            t=chosen.t,
+            gamma=chosen.gamma,
+            n_landmark=chosen.n_landmark,
+            refine=EPOCHS if chosen.refine else 0,
+            seed=chosen.seed,
+        )
     graph = solution.graph
     width, time = solution.bandwidth.value, solution.diffusion_time
     report = LiveReport(width, width, time, time, solution.placement.stress, 0.0, 0.0, 0.0, 0, len(kept))
@@ -220,9 +224,7 @@ def _advance(picture: LivePicture, fresh: Float32Array) -> LivePicture:
         rows, rows.from_nodes(former), kept >= before, picture.landmarks, picture.landmark_positions,
         n_landmark=settings.n_landmark, renewal=RENEWAL,
     )  # fmt: skip
-    graph = landmark_graph(
-        rows, intra, succession.landmarks, bandwidth=width, sums="auto", most_pairs=EXACT_PAIRS
-    )
+    graph = landmark_graph(rows, intra, succession.landmarks, bandwidth=width, sums="auto", most_pairs=EXACT_PAIRS)
     operator = landmark_operator(graph)
     decomposition = _spectrum(picture, operator.symmetric, succession, steps)
     full = len(decomposition.values) == len(operator.symmetric)

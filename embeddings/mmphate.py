@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from hiddenscope.embeddings.streaming import StreamingSolution
 
 SOLVERS = ("streaming", "phate", "exact")
+LANDMARKS = ("per_unit", "spectral")
 
 
 def _is_streaming(estimator: MMPHATE) -> bool:
@@ -57,8 +58,11 @@ class MMPHATE(BaseEstimator):
             refined at the end. "phate" hands the streamed kernel to an unmodified PHATE as a graph. "exact" builds the
             kernel and hands it to graphtools and PHATE's own stages: the reference, for small traces.
         bandwidth: slices per unit at which the streaming solvers measure the bandwidth, or "exact" for all of them.
+        landmarks: of solver="streaming": "per_unit" clusters each unit's nodes by their responses; "spectral" by the
+            kernel's leading eigenvectors, as M-PHATE does, which takes several times as long.
         refine: epochs of the final refinement of solver="streaming", which restores the neighborhoods that averaging
             over landmarks blurs; 0 for M-PHATE's plain interpolation.
+        device: of solver="streaming": a torch device such as "cuda" for `fit`; None for compiled code.
         random_state: a seed, a generator to draw one from, or None for another picture each time. The global
             generator is neither read nor moved.
 
@@ -100,7 +104,9 @@ class MMPHATE(BaseEstimator):
         n_pca: int | None = 100,
         solver: Literal["streaming", "phate", "exact"] = "streaming",
         bandwidth: int | Literal["exact"] = 256,
+        landmarks: Literal["per_unit", "spectral"] = "per_unit",
         refine: int = 80,
+        device: str | None = None,
         random_state: RandomState = None,
     ) -> None:
         self.n_components = n_components
@@ -113,7 +119,9 @@ class MMPHATE(BaseEstimator):
         self.n_pca = n_pca
         self.solver = solver
         self.bandwidth = bandwidth
+        self.landmarks = landmarks
         self.refine = refine
+        self.device = device
         self.random_state = random_state
 
     def fit(self, trace: xr.DataArray | npt.ArrayLike, y: None = None) -> Self:
@@ -201,7 +209,8 @@ class MMPHATE(BaseEstimator):
         else:
             arrived = arrived.assign_coords(epoch=np.arange(arrived.sizes["epoch"]) + self._frame.sizes["epoch"])
         if self.live_ is None:
-            rows = self._streamed().graph.rows
+            solution = self._streamed()
+            rows = solution.graph.rows
             settings = LiveSettings(
                 n_components=self.n_components,
                 intra_knn=self.intra_knn,
@@ -213,7 +222,7 @@ class MMPHATE(BaseEstimator):
                 refine=self.refine > 0,
                 seed=self._seed,
             )
-            self.live_ = begin(rows.to_nodes(rows.values), settings)
+            self.live_ = begin(rows.to_nodes(rows.values), settings, solution=solution)
         self.live_ = advance(self.live_, self._reduced(normalize(named, dtype=np.float32)))
         self.bandwidth_, self.diffusion_time_ = self.live_.bandwidth, self.live_.time
         self._guide = None
@@ -320,7 +329,9 @@ class MMPHATE(BaseEstimator):
             gamma=self.gamma,
             n_landmark=self.n_landmark or count,
             bandwidth=self.bandwidth,
+            landmarks=self.landmarks,
             refine=self.refine,
+            device=self.device,
             seed=seed,
         )
 
@@ -345,6 +356,11 @@ class MMPHATE(BaseEstimator):
             raise ValueError(f"bandwidth must be 'exact' or at least 2 slices per unit, got {self.bandwidth!r}")
         if self.solver not in SOLVERS:
             raise ValueError(f"solver must be one of {SOLVERS}, got {self.solver!r}")
+        if self.landmarks not in LANDMARKS:
+            raise ValueError(f"landmarks must be one of {LANDMARKS}, got {self.landmarks!r}")
+        for option, chosen, default in (("landmarks", self.landmarks, "per_unit"), ("device", self.device, None)):
+            if self.solver != "streaming" and chosen != default:
+                raise ValueError(f"{option}={chosen!r} works with solver='streaming', got solver={self.solver!r}")
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

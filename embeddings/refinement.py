@@ -6,7 +6,7 @@ distances that the units of a slice have in activation space, and back to the an
 from the old ones (damped Jacobi), never in place, so the picture has the same bits whatever the number of threads.
 
 Ours. Attraction and repulsion are those of UMAP (McInnes et al. 2018); what is drawn at random to repel is shared by
-`_BLOCK` neighboring nodes, which turns repulsion into vector code and makes 256 draws cheaper than 20 apart.
+`BLOCK` neighboring nodes, which turns repulsion into vector code and makes 256 draws cheaper than 20 apart.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ ANCHOR = 0.1
 REPULSION = 10.0  # of random slices, relative to the attraction of one neighbor
 INTRA_ATTRACTION = 2.0
 STRESS = 1.0
-_MATES = 32
-_NEAREST_MATES = 2
-_BLOCK = 128
+MATES = 32
+NEAREST_MATES = 2
+BLOCK = 128
 DRAWS = (32, 32, 64, 384)
 """Slices drawn at random to repel each block of nodes, in the four quarters of the refinement: while steps are large
 their noise averages out, at the end it is what keeps neighbors apart."""
@@ -101,7 +101,7 @@ def edges_to(found: IntArray, ranks: tuple[int, ...] = RANKS) -> Edges:
 def slice_mates(rows: UnitRows) -> SliceMates:
     """List the other units of each node's slice, and how far they are."""
     n_slices, units = rows.index.shape
-    shape = (len(rows.values), min(units - 1, _MATES))
+    shape = (len(rows.values), min(units - 1, MATES))
     mates = np.repeat(np.arange(shape[0], dtype=np.int32)[:, None], shape[1], axis=1)
     distances = np.zeros(shape, np.float32)
     run_blocks(
@@ -225,7 +225,7 @@ def _list_mates(values, index, mates, distances):  # type: ignore[no-untyped-def
                     pairs += 1
         mean = max(total / np.float32(max(pairs, 1)), np.float32(1e-12))
         for i in range(units):
-            for _ in range(_NEAREST_MATES):
+            for _ in range(NEAREST_MATES):
                 nearest = -1
                 for j in range(units):
                     if apart[i, j] < FAR and not near[i, j] and (nearest < 0 or apart[i, j] < apart[i, nearest]):
@@ -344,11 +344,11 @@ def _move(old, new, home, starts, neighbors, mates, distances, meant, first, cou
         most = max(most, starts[i + 1] - starts[i])
     gx, gy, gz = np.empty(most, np.float32), np.empty(most, np.float32), np.empty(most, np.float32)
     n_mates = mates.shape[1]
-    away, held = np.empty((n_mates, 3, _BLOCK), np.float32), np.empty((5, _BLOCK), np.float32)
+    away, held = np.empty((n_mates, 3, BLOCK), np.float32), np.empty((5, BLOCK), np.float32)
     stress = np.float32(STRESS) / np.float32(max(n_mates, 1))
     anchor = np.float32(ANCHOR)
-    for start in range(begin, end, _BLOCK):
-        stop = min(start + _BLOCK, end)
+    for start in range(begin, end, BLOCK):
+        stop = min(start + BLOCK, end)
         for draw in range(draws):
             counter = (np.uint64(start) << np.uint64(12)) + np.uint64(draw) + (key << np.uint64(44))
             drawn = old[first + np.int64(_scrambled(counter) % np.uint64(count))]

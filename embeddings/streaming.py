@@ -12,15 +12,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from hiddenscope.embeddings import bandwidth as bandwidths
 from hiddenscope.embeddings.bandwidth import Bandwidth, inter_bandwidth
 from hiddenscope.embeddings.diffusion import diffusion_time, potential_distances, spectrum
-from hiddenscope.embeddings.intra import intra_kernel
-from hiddenscope.embeddings.landmarks import choose_landmarks
+from hiddenscope.embeddings.intra import IntraKernel, intra_kernel
+from hiddenscope.embeddings.landmarks import Landmarks, choose_landmarks
 from hiddenscope.embeddings.mds import Placement, classic_mds, metric_mds
 from hiddenscope.embeddings.refinement import EPOCHS, refine_nodes
+from hiddenscope.embeddings.spectral import spectral_coordinates
 from hiddenscope.embeddings.threads import one_blas_thread
 from hiddenscope.embeddings.transitions import (
     LandmarkGraph,
@@ -29,9 +28,13 @@ from hiddenscope.embeddings.transitions import (
     interpolate,
     landmark_graph,
     landmark_operator,
+    resolved,
 )
 from hiddenscope.embeddings.unit_rows import Float32Array, UnitRows, unit_rows
 from hiddenscope.trace import FloatArray
+
+LandmarkChoice = Literal["per_unit", "spectral"]
+
 
 @dataclass(frozen=True)
 class StreamingSolution:
@@ -73,7 +76,9 @@ def embed_nodes(
     n_landmark: int = 1000,
     bandwidth: int | Literal["exact"] = bandwidths.SAMPLED_ROWS,
     sums: Sums = "auto",
+    landmarks: LandmarkChoice = "per_unit",
     refine: int = EPOCHS,
+    device: str | None = None,
     seed: int = 0,
 ) -> StreamingSolution:
     """Embed normalized nodes by the streaming solver.
@@ -90,12 +95,17 @@ def embed_nodes(
         bandwidth: slices per unit that the bandwidth is measured at, or "exact" for all of them.
         sums: "exact" adds the affinities of all members of a landmark, "centers" takes that of its center for each;
             "auto" is exact while that is cheap (`hiddenscope.embeddings.transitions.landmark_graph`).
+        landmarks: "per_unit" clusters each unit's nodes by their responses; "spectral" by their coordinates in the
+            leading eigenvectors of the kernel, as M-PHATE does, at the cost of a dozen products with the kernel.
         refine: epochs of the final refinement; 0 turns it off.
+        device: a torch device such as "cuda" on which all stages but the choice of landmarks run; None for compiled
+            code. Traces of no more than ``n_landmark`` nodes stay in compiled code.
         seed: of every random choice.
 
     Raises:
-        ValueError: no complete node, or fewer than 2 slices, or refinement in more than 3 dimensions.
+        ValueError: no complete node, or fewer than 2 slices, refinement in more than 3 dimensions, or no such device.
 
+    >>> import numpy as np
     >>> nodes = np.random.default_rng(0).normal(size=(30, 4, 5))
     >>> embed_nodes(nodes, n_components=2, inter_knn=5).positions.shape
     (30, 4, 2)
@@ -104,20 +114,69 @@ def embed_nodes(
         raise ValueError(f"refinement works in up to 3 dimensions, got {n_components}; use refine=0")
     with one_blas_thread():
         rows = unit_rows(nodes)
+        if device is not None and len(rows.values) > n_landmark:
+            return _embed_on_device(
+                rows, device=device, n_components=n_components, intra_knn=intra_knn, inter_knn=inter_knn, decay=decay,
+                t=t, gamma=gamma, n_landmark=n_landmark, bandwidth=bandwidth, sums=sums, landmarks=landmarks,
+                refine=refine, seed=seed,
+            )  # fmt: skip
         width = inter_bandwidth(rows, knn=inter_knn, sampled_rows=bandwidth, seed=seed)
-        landmarks = choose_landmarks(rows, n_landmark, seed=seed)
-        graph = landmark_graph(
-            rows,
-            intra_kernel(rows, knn=intra_knn, decay=decay),
-            landmarks,
-            bandwidth=width.value,
-            sums=sums,
-        )
+        intra = intra_kernel(rows, knn=intra_knn, decay=decay)
+        chosen = _landmarks(rows, intra, landmarks, bandwidth=width.value, n_landmark=n_landmark, seed=seed)
+        graph = landmark_graph(rows, intra, chosen, bandwidth=width.value, sums=sums)
         operator = landmark_operator(graph)
         decomposition = spectrum(operator.symmetric)
         time = diffusion_time(decomposition.values) if t == "auto" else int(t)
         distances = potential_distances(decomposition, operator.degrees, t=time, gamma=gamma)
         placement = metric_mds(distances, classic_mds(distances, n_components, seed=seed))
         plain = interpolate(graph, placement.positions)
-        refined = refine_nodes(rows, landmarks, plain, epochs=refine, seed=seed)
+        refined = refine_nodes(rows, chosen, plain, epochs=refine, seed=seed)
     return StreamingSolution(graph, operator, width, time, placement, plain, refined)
+
+
+def _landmarks(
+    rows: UnitRows, intra: IntraKernel, choice: LandmarkChoice, *, bandwidth: float, n_landmark: int, seed: int
+) -> Landmarks:
+    coordinates = None
+    if choice == "spectral" and len(rows.values) > n_landmark:
+        coordinates = spectral_coordinates(rows, intra, bandwidth=bandwidth, seed=seed)
+    return choose_landmarks(rows, n_landmark, coordinates=coordinates, seed=seed)
+
+
+def _embed_on_device(
+    rows: UnitRows,
+    *,
+    device: str,
+    n_components: int,
+    intra_knn: int,
+    inter_knn: int,
+    decay: float,
+    t: int | Literal["auto"],
+    gamma: float,
+    n_landmark: int,
+    bandwidth: int | Literal["exact"],
+    sums: Sums,
+    landmarks: LandmarkChoice,
+    refine: int,
+    seed: int,
+) -> StreamingSolution:
+    from hiddenscope.embeddings import on_device as there
+
+    nodes = there.on_device(rows, there.open_device(device))
+    width = there.inter_bandwidth(nodes, knn=inter_knn, sampled_rows=bandwidth, seed=seed)
+    entries = there.intra_entries(nodes, knn=intra_knn, decay=decay)
+    intra = there.intra_in_memory(entries, len(rows.values))
+    chosen = _landmarks(rows, intra, landmarks, bandwidth=width.value, n_landmark=n_landmark, seed=seed)
+    how = resolved(sums, rows)
+    summed = there.landmark_sums(nodes, entries, chosen, bandwidth=width.value, exact=how == "exact")
+    values, vectors = there.spectrum(summed.symmetric)
+    time = diffusion_time(values.cpu().numpy()) if t == "auto" else int(t)
+    distances = there.potential_distances(values, vectors, summed.degrees, t=time, gamma=gamma)
+    positions, placement = there.metric_mds(distances, n_components, seed=seed)
+    plain = there.interpolate(nodes, summed, chosen, positions, bandwidth=width.value, exact=how == "exact")
+    refined = there.refine(nodes, plain, epochs=refine, seed=seed)
+    graph = LandmarkGraph(rows, intra, chosen, width.value, "centers", None)
+    operator = LandmarkOperator(
+        summed.symmetric.cpu().numpy(), summed.degrees.cpu().numpy(), summed.node_degrees.cpu().numpy()
+    )
+    return StreamingSolution(graph, operator, width, time, placement, plain.cpu().numpy(), refined.cpu().numpy())

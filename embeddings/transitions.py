@@ -96,11 +96,9 @@ def landmark_graph(
     O(slices · landmarks) and forgets the spread within a landmark. "auto" is exact up to ``most_pairs`` pairs of slices
     of one unit.
     """
-    if sums == "auto":
-        sums = "exact" if int(np.sum(np.diff(rows.offsets) ** 2)) <= most_pairs else "centers"
-    if sums == "exact":
+    if resolved(sums, rows, most_pairs=most_pairs) == "exact":
         units = run_blocks(lambda unit: _exact_block(rows, landmarks, bandwidth, unit), range(rows.n_units))
-        return LandmarkGraph(rows, intra, landmarks, bandwidth, sums, tuple(units))
+        return LandmarkGraph(rows, intra, landmarks, bandwidth, "exact", tuple(units))
     entries = int(np.dot(np.diff(rows.offsets), np.diff(landmarks.offsets)))
     if entries > _KEPT_ENTRIES:
         return LandmarkGraph(rows, intra, landmarks, bandwidth, "centers", None)
@@ -109,6 +107,13 @@ def landmark_graph(
         lambda unit: _center_block(rows, landmarks, bandwidth, unit, 0, int(counts[unit])), range(rows.n_units)
     )
     return LandmarkGraph(rows, intra, landmarks, bandwidth, "centers", tuple(blocks))
+
+
+def resolved(sums: Sums, rows: UnitRows, *, most_pairs: int = EXACT_PAIRS) -> Literal["exact", "centers"]:
+    """What "auto" stands for with these rows."""
+    if sums != "auto":
+        return sums
+    return "exact" if int(np.sum(np.diff(rows.offsets) ** 2)) <= most_pairs else "centers"
 
 
 def landmark_operator(graph: LandmarkGraph) -> LandmarkOperator:
