@@ -107,6 +107,8 @@ def rnnvis(
     if not len(found.labels):
         return message("No unit answers to anything yet.", dark=dark)
     values = responses["response"].values.astype(np.float64)
+    if values.shape != (len(found.words), len(found.units)):
+        raise ValueError(f"clusters of {len(found.words)} words and {len(found.units)} units, responses {values.shape}")
     names = [str(name) for name in responses["name"].values]
     links = word_links(values, found)
     own = np.array(

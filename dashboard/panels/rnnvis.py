@@ -48,7 +48,7 @@ TRUSTED = 1e-3
 """A rebuilt layer this close to the recording speaks for the network."""
 _CACHED = 24
 _OFFERED = 200  # epochs, and runs, that a sentence can be seen beside
-_SENTENCES = 200  # characters that are kept of what somebody types, times ten
+_LONGEST = 2000  # characters of a sentence
 
 Value = TypeVar("Value")
 
@@ -141,7 +141,7 @@ def states_of_text(run: Run, layer: str, epoch: float, text: str) -> tuple[xr.Da
     )
     if inputs is None:
         return None, [], 'Record the inputs too, HiddenStateMonitor(record=("h", "inputs")), to type a sentence.'
-    pairs = tokenize(text[: 10 * _SENTENCES], events.names)
+    pairs = tokenize(text[:_LONGEST], events.names)
     known = [(name, code) for name, code in pairs if code >= 0 and np.isfinite(inputs.vectors[code]).all()]
     missing = [name for name, code in pairs if (name, code) not in known]
     notes = [f"not in the probe, left out: {', '.join(dict.fromkeys(missing))}"] if missing else []
@@ -322,30 +322,31 @@ def _sentence_room(scene: Scene, epoch: float) -> list[Any]:
         html.Div(
             className="rnnvis-form",
             children=[
-                dcc.Input(
+                dmc.TextInput(
                     id="rnnvis-text",
-                    type="text",
-                    debounce=0.4,
+                    className="rnnvis-text",
+                    debounce=400,
                     placeholder="type a sentence \u2026",
-                    maxLength=10 * _SENTENCES,
+                    size="xs",
                     persistence="rnnvis",
                     persistence_type="session",
-                    autoComplete="off",
-                    className="rnnvis-text",
+                    **{"aria-label": "sentence"},
                 ),
                 html.Label(
                     [
                         html.Span(f"or probe sequence 1 to {count}"),
-                        dcc.Input(
+                        dmc.NumberInput(
                             id="rnnvis-sample",
-                            type="number",
                             min=1,
                             max=count,
                             step=1,
                             value=1,
-                            debounce=0.3,
+                            debounce=300,
+                            size="xs",
+                            w=80,
                             persistence="rnnvis",
                             persistence_type="session",
+                            **{"aria-label": "probe sequence"},
                         ),
                     ],
                     className="control",
@@ -450,5 +451,9 @@ def _cached(key: tuple[object, ...], compute: Callable[[], Value]) -> Value:
 
 def _graph(name: Any, figure: Any, **options: Any) -> dcc.Graph:
     return dcc.Graph(
-        id=name, figure=figure, config={"displaylogo": False, "displayModeBar": False, "responsive": True}, **options
+        id=name,
+        figure=figure,
+        config={"displaylogo": False, "displayModeBar": False, "responsive": True},
+        style={"height": f"{figure.layout.height or 330}px"},
+        **options,
     )
