@@ -70,6 +70,8 @@ def decompose(snapshots: npt.ArrayLike, *, center: bool = False, weights: npt.Ar
     scaled = (rows - mean) * factors[:, None]
     if not scaled.size:
         return Decomposition(np.zeros(0), np.zeros((rows.shape[1], 0)), mean, len(rows))
+    if len(scaled) > 2 * scaled.shape[1]:  # the left singular vectors are not wanted, so the triangle alone will do
+        scaled = scipy.linalg.qr(scaled, mode="r", overwrite_a=True, check_finite=False)[0][: scaled.shape[1]]
     _, values, modes = scipy.linalg.svd(scaled, full_matrices=False, check_finite=False, lapack_driver="gesdd")
     return Decomposition(values, modes.T, mean, len(rows))
 
