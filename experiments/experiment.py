@@ -38,6 +38,8 @@ EXPERIMENTS: tuple[str, ...] = (
     "hiddenscope.experiments.architectures:EXPERIMENT",
     "hiddenscope.experiments.reaches:EXPERIMENT",
     "hiddenscope.experiments.stopping:EXPERIMENT",
+    "hiddenscope.experiments.responses:EXPERIMENT",
+    "hiddenscope.experiments.seq2seq:EXPERIMENT",
 )
 """Where the experiments are, each as ``"module:NAME"``. The modules import torch and the like inside functions."""
 
