@@ -14,7 +14,7 @@ from urllib.parse import parse_qs
 import xarray as xr
 from dash import Dash, Input, Output, State, ctx, html, no_update
 
-from hiddenscope.dashboard import cloud, figures, layout, words
+from hiddenscope.dashboard import cloud, compare, figures, layout, words
 from hiddenscope.dashboard.cloud import look_of, picture_figure, with_method
 from hiddenscope.dashboard.library import Library, View, alive
 from hiddenscope.dashboard.panels import Panel, all_panels, strip
@@ -66,6 +66,7 @@ def create_app(
     _bring_frames(app, library)
     connect_browser(app)
     strip.connect(app, library, panels)
+    compare.connect(app, library, supervisor)
     protect(app, token=token)
     return app
 
@@ -108,6 +109,7 @@ def _bring_news(app: Dash, library: Library, supervisor: Supervisor | None) -> N
             "smooth": Input("smooth", "value"),
             "dark": Input("dark", "data"),
             "panel": Input("panel", "value"),
+            "others": Input("compare", "value"),
         },
         state={"seen": State("seen", "data"), "search": State("url", "search")},
         # A tick during a slow answer would make the browser throw that answer away, and so on for ever.
@@ -122,6 +124,7 @@ def _bring_news(app: Dash, library: Library, supervisor: Supervisor | None) -> N
         smooth: object,
         dark: object,
         panel: object,
+        others: object,
         seen: object,
         search: object,
     ) -> dict[str, Any]:
@@ -158,7 +161,7 @@ def _bring_news(app: Dash, library: Library, supervisor: Supervisor | None) -> N
             entry = None  # it was killed in the middle
         news["status"] = _status(view, words.working(entry, view.layer, time.time()))
         news["notice"] = _notice(view, entry, supervisor)
-        smoothing = min(max(float(smooth), 0.0), 0.99) if isinstance(smooth, int | float) else 0.0
+        smoothing = min(max(0.0, float(smooth)), 0.99) if isinstance(smooth, int | float) and abs(smooth) <= 1 else 0.0
         beside_at = list(library.stored(run, view.layer, ("mmphate", "clusters", "phases")).values())
         curves_at = [run, view.layer, view.version, beside_at, log, smoothing, dark]
         units_at: Any = [run, view.layer, view.result_version]
@@ -182,7 +185,10 @@ def _bring_news(app: Dash, library: Library, supervisor: Supervisor | None) -> N
             news["curves"] = curves_figure(
                 view, log=log, smoothing=smoothing, clusters=groups, phases=phases, dark=dark
             )
-            news["epochs"] = view.epochs.tolist()
+        compared = compare.chosen(library, run, others)
+        epochs = sorted({float(epoch) for name in compared for epoch in _epochs(library, name)})
+        if seen.get("epochs") != (epochs_at := [len(epochs), epochs[-1] if epochs else None, compared]):
+            news["epochs"] = epochs
         if seen.get("picture") != picture_at:
             figure = picture_figure(shown, look=wanted, clusters=clusters, waiting=waiting)
             figure.layout.meta = {**(figure.layout.meta or {}), "look": replace(wanted, window=None).mark()}
@@ -190,7 +196,7 @@ def _bring_news(app: Dash, library: Library, supervisor: Supervisor | None) -> N
             news["note"] = cloud.note(shown, (figure.layout.meta or {}).get("note", ""), beside)
             news["extent"] = _extent(shown)
         told = {"runs": listed, "layers": list(view.layers), "curves": curves_at, "picture": picture_at}
-        told |= {"units": units_at, "unit_columns": columns_told}
+        told |= {"units": units_at, "unit_columns": columns_told, "epochs": epochs_at}
         if told != seen:
             news["seen"] = told
             news |= {"empty_style": HIDDEN, "views_style": GRID, "transport_style": SHOWN, "lower_style": SHOWN}
@@ -253,6 +259,13 @@ def unit_rows(view: View, columns: Mapping[str, xr.DataArray] = MappingProxyType
     table = unit_table(view.result, view.class_names, columns)
     rows = table.astype(object).where(table.notna(), None).to_dict("records")
     return [{str(name): value for name, value in row.items()} for row in rows]
+
+
+def _epochs(library: Library, name: str) -> list[float]:
+    try:
+        return [float(epoch) for epoch in library.view(name).epochs]
+    except (HiddenscopeError, OSError, KeyError):
+        return []
 
 
 def _listed(runs: dict[str, RunInfo]) -> list[dict[str, str]]:

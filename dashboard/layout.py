@@ -10,7 +10,7 @@ import dash_mantine_components as dmc
 from dash import dcc, html
 from dash_ag_grid import AgGrid
 
-from hiddenscope.dashboard import cloud
+from hiddenscope.dashboard import cloud, compare
 from hiddenscope.dashboard.figures.template import FONT
 from hiddenscope.dashboard.panels import Panel
 from hiddenscope.dashboard.panels.strip import strip
@@ -81,6 +81,7 @@ def page(*, icon: str, panels: Sequence[Panel] = ()) -> Any:
                                 style={"display": "none"},
                                 children=[_picture(), _curves()],
                             ),
+                            compare.view(_GRAPH),
                             _transport(),
                         ],
                     ),
@@ -99,6 +100,7 @@ def _header(icon: str) -> html.Header:
             _select("run", "run", 210, searchable=True),
             html.Span("\u25b8", className="crumb"),
             _select("layer", "layer", 150),
+            compare.picker(),
             html.Div(className="grow"),
             html.Div(id="status", className="status", role="status"),
             dmc.ActionIcon(

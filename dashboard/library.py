@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -100,13 +102,17 @@ class Library:
         stored = self._shelf(name).stored()
         return {method: stored.get((layer, method)) for method in methods}
 
-    def result(self, name: str, layer: str, method: str) -> xr.Dataset | None:
+    def result(
+        self, name: str, layer: str, method: str, parameters: Mapping[str, Any] | None = None
+    ) -> xr.Dataset | None:
         """The newest result of a method, read once for all viewers; it is shared, so do not change it.
+
+        With ``parameters``, the newest that was made with these.
 
         Raises:
             KeyError, RunFormatError: as for `view`.
         """
-        return self._shelf(name).result(layer, method)
+        return self._shelf(name).result(layer, method, parameters)
 
     def at_once(self, name: str, layer: str) -> xr.Dataset | None:
         """The picture by PCA, computed here and now; None where that would take more than a moment.
@@ -215,16 +221,16 @@ class _Shelf:
                 self._index = (version, found)
             return self._index[1]
 
-    def result(self, layer: str, method: str) -> xr.Dataset | None:
-        key = (layer, method)
+    def result(self, layer: str, method: str, parameters: Mapping[str, Any] | None) -> xr.Dataset | None:
+        key = (layer, method if parameters is None else f"{method} {json.dumps(parameters, sort_keys=True)}")
         with self._lock:
-            stored_at = self.stored().get(key)
+            stored_at = self.stored().get((layer, method))
             if stored_at is None:
                 return None
             kept = self._results.get(key)
             if kept is None or kept[0] != stored_at:
                 assert self._run is not None
-                dataset = self._run.results.get(layer, method)
+                dataset = self._run.results.get(layer, method, parameters)
                 if dataset is None:
                     return None
                 kept = (stored_at, dataset)

@@ -76,6 +76,7 @@ class Viewer:
             "smooth.value": 0,
             "dark.data": False,
             "panel.value": "units",
+            "compare.value": [],
         }
         self.state = {"seen.data": {}, "url.search": ""}
 
@@ -284,7 +285,7 @@ def viewer(tmp_path_factory):
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(values=st.lists(ODD, min_size=14, max_size=14))
+@given(values=st.lists(ODD, min_size=15, max_size=15))
 def test_whatever_a_browser_sends_as_values_the_page_answers(viewer, values):
     names = [*viewer.inputs, *viewer.state]
     sent = dict(zip(names, values, strict=True))

@@ -289,6 +289,50 @@
     dash_clientside.set_props("zoom", { data: window_ });
   }
 
+  const COMPARED = ["compare", "mode", "compare-color", "compare-view"];
+
+  /* Clouds and curves of several runs, with the cursor in each. */
+  function composeCompare(figure, cursor, units) {
+    const meta = figure.layout && figure.layout.meta;
+    if (!meta || !meta.clouds || (cursor === null && !(units || []).length)) return figure;
+    const layout = structuredClone(figure.layout);
+    const graph = document.querySelector("#compare-graph .js-plotly-plot");
+    for (const key of Object.keys(layout).filter((name) => name.startsWith("scene"))) {
+      const scene = graph && graph._fullLayout && graph._fullLayout[key] && graph._fullLayout[key]._scene;
+      if (scene && scene.getCamera) layout[key].camera = scene.getCamera();
+    }
+    const clouds = new Map(meta.clouds.map((one) => [one.at, one]));
+    const traces = [], front = [];
+    figure.data.forEach((base, i) => {
+      const one = clouds.get(i);
+      if (!one) { traces.push(base); return; }
+      traces.push(Object.assign({}, base, { opacity: 0.1, hoverinfo: "skip", hovertemplate: null }));
+      const steps = one.steps.length, count = one.units.length, per = steps * count;
+      const now = cursor === null ? one.epochs.length - 1 : indexOf(one.epochs, cursor);
+      const quiet = (units || []).length ? 0.4 : 1;
+      if (cursor !== null) front.push(part(base, block(now * per, (now + 1) * per), { opacity: quiet, name: base.name + " now" }));
+      (units || []).forEach((unit, k) => {
+        const at = one.units.findIndex((label) => String(label) === String(unit));
+        if (at < 0) return;
+        const indices = [];
+        for (let e = 0; e <= now; e++) for (let s = 0; s < steps; s++) indices.push(e * per + s * count + at);
+        const color = UNIT_COLORS[k % UNIT_COLORS.length];
+        front.push(part(base, pick(indices.slice(-steps)), { opacity: 1, name: "unit " + unit, marker: { color } }));
+        const axes = { scene: base.scene, xaxis: base.xaxis, yaxis: base.yaxis };
+        for (const axis of Object.keys(axes)) if (axes[axis] === undefined) delete axes[axis];
+        const line = { color, width: base.z ? 4 : 2 };
+        front.push(Object.assign({ type: base.type, mode: "lines", name: "unit " + unit + " path", line, hoverinfo: "skip" }, axes, unitPath(base, indices, steps)));
+      });
+    });
+    if (cursor !== null) {
+      const color = getComputedStyle(document.documentElement).getPropertyValue("--accent").trim();
+      for (let k = 0; k < meta.columns; k++) {
+        (layout.shapes = layout.shapes || []).push({ type: "line", xref: k ? "x" + (k + 1) : "x", yref: "paper", x0: cursor, x1: cursor, y0: 0, y1: 0.415, line: { color, width: 1.5 }, name: "cursor" });
+      }
+    }
+    return { data: traces.concat(front), layout };
+  }
+
   const valueOf = (choice) => (choice.value === undefined ? choice : choice.value);
 
   /* Which of several graphs was clicked: the first point of that click. */
@@ -300,6 +344,37 @@
 
   window.dash_clientside = Object.assign({}, window.dash_clientside, {
     hiddenscope: {
+      /* comparing runs: what can be chosen, what is shown, and its address */
+      compareChoices: (runs, run) => (runs || []).filter((one) => one.value !== run),
+      compareOpen: function (others) {
+        const open = (others || []).length > 0;
+        window.requestAnimationFrame(() => window.dispatchEvent(new Event("resize")));
+        return [open ? "views away" : "views", open ? {} : { display: "none" }, !open, open ? "card lower away" : "card lower"];
+      },
+      compareDrawn: (figure, cursor, units) => figure ? composeCompare(figure, cursor === undefined ? null : cursor, units) : window.dash_clientside.no_update,
+      restoreCompare: function (search) {
+        const asked = new URLSearchParams(search || ""), keep = window.dash_clientside.no_update;
+        const one = (key, known) => (known.includes(asked.get(key)) ? asked.get(key) : keep);
+        return [
+          asked.getAll("compare").length ? asked.getAll("compare").slice(0, 3) : keep,
+          one("mode", ["beside", "joint"]),
+          one("compare-color", ["epoch", "step", "unit", "class", "intra", "inter", "loss"]),
+          one("compare-view", ["2", "3"]),
+        ];
+      },
+      rememberCompare: function (others, mode, color, dimensions, run) {
+        const now = new URLSearchParams(window.location.search);
+        if (!run) return;
+        COMPARED.forEach((key) => now.delete(key));
+        if ((others || []).length) {
+          others.forEach((other) => now.append("compare", other));
+          if (mode !== "beside") now.set("mode", mode);
+          if (color !== "epoch") now.set("compare-color", color);
+          if (dimensions !== "2") now.set("compare-view", dimensions);
+        }
+        window.history.replaceState(null, "", "?" + now.toString());
+      },
+
       /* the open panel: its controls, and room for what it draws */
       openPanel: function (panel, ids) {
         const hidden = { display: "none" };
@@ -468,7 +543,7 @@
         if (log) now.set("log", "1");
         if (smooth) now.set("smooth", smooth);
         for (const [key, value] of new URLSearchParams(window.location.search)) {
-          if (key === "theme" || key === "panel" || key.includes(".")) now.set(key, value);
+          if (["theme", "panel", ...COMPARED].includes(key) || key.includes(".")) now.append(key, value);
         }
         window.history.replaceState(null, "", "?" + now.toString());
       },

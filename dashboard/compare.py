@@ -1,0 +1,261 @@
+"""Runs beside each other: up to four in columns on linked axes, or two embedded together in one picture."""
+
+from __future__ import annotations
+
+import html as escaping
+import textwrap
+from typing import Any
+
+import dash_mantine_components as dmc
+import plotly.graph_objects as go
+from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html, no_update
+
+from hiddenscope.dashboard import cloud, words
+from hiddenscope.dashboard.desk import JOINT, Request
+from hiddenscope.dashboard.figures.comparison import Column, joint, side_by_side
+from hiddenscope.dashboard.figures.template import message
+from hiddenscope.dashboard.joint import why_not
+from hiddenscope.dashboard.library import Library, View
+from hiddenscope.dashboard.supervisor import Supervisor
+from hiddenscope.errors import HiddenscopeError
+from hiddenscope.run import Run
+
+MOST = 4
+TICK_MS = 1000
+HIDDEN = {"display": "none"}
+
+
+def view(graph: dict[str, Any]) -> html.Section:
+    """The part of the page that stands in the place of the two views while runs are compared."""
+    colors = [{"value": value, "label": label} for value, label in cloud.COLORS.items() if value != "cluster"]
+    return html.Section(
+        id="compare-card",
+        className="card compare",
+        style=HIDDEN,
+        children=[
+            dcc.Store(id="compare-data"),
+            dcc.Store(id="compare-seen"),
+            dcc.Interval(id="compare-tick", interval=TICK_MS, disabled=True),
+            html.Div(
+                className="card-head",
+                children=[
+                    html.H2("Runs"),
+                    dmc.SegmentedControl(
+                        id="compare-mode",
+                        data=[
+                            {"value": "beside", "label": "side by side"},
+                            {"value": "joint", "label": "in one picture"},
+                        ],
+                        value="beside",
+                        size="xs",
+                        **{"aria-label": "how the runs are compared"},
+                    ),
+                    html.Div(className="grow"),
+                    html.Span("color", className="crumb"),
+                    dmc.Select(
+                        id="compare-color",
+                        data=colors,
+                        value="epoch",
+                        size="xs",
+                        w=152,
+                        allowDeselect=False,
+                        **{"aria-label": "color of the points of all runs"},
+                    ),
+                    dmc.SegmentedControl(
+                        id="compare-dimensions",
+                        data=[{"value": "3", "label": "3-D"}, {"value": "2", "label": "2-D"}],
+                        value="2",
+                        size="xs",
+                        **{"aria-label": "dimensions of the pictures"},
+                    ),
+                ],
+            ),
+            html.Div(dcc.Graph(id="compare-graph", config=graph, responsive=True), className="plot"),
+            html.Div(id="compare-note", className="card-foot"),
+        ],
+    )
+
+
+def picker() -> dmc.MultiSelect:
+    """The choice of the runs to compare with."""
+    return dmc.MultiSelect(
+        id="compare",
+        data=[],
+        value=[],
+        maxValues=MOST - 1,
+        placeholder="compare with \u2026",
+        size="xs",
+        miw=150,
+        maw=380,
+        searchable=True,
+        hidePickedOptions=True,
+        comboboxProps={"withinPortal": True},
+        className="picker",
+        **{"aria-label": "runs to compare with"},
+    )
+
+
+def connect(app: Dash, library: Library, supervisor: Supervisor | None) -> None:
+    """Register what draws the comparison and keeps it up to date."""
+
+    @app.callback(
+        output=[
+            Output("compare-data", "data"),
+            Output("compare-note", "children"),
+            Output("compare-seen", "data"),
+        ],
+        inputs={
+            "_tick": Input("compare-tick", "n_intervals"),
+            "run": Input("run", "value"),
+            "layer": Input("layer", "value"),
+            "others": Input("compare", "value"),
+            "mode": Input("compare-mode", "value"),
+            "color": Input("compare-color", "value"),
+            "dimensions": Input("compare-dimensions", "value"),
+            "dark": Input("dark", "data"),
+        },
+        state={"seen": State("compare-seen", "data")},
+        prevent_initial_call=True,
+    )
+    def compare(
+        _tick: object,
+        run: object,
+        layer: object,
+        others: object,
+        mode: object,
+        color: object,
+        dimensions: object,
+        dark: object,
+        seen: object,
+    ) -> Any:
+        names = chosen(library, run, others)
+        if len(names) < 2:
+            return no_update, no_update, no_update
+        wanted = cloud.look_of({"color": color, "dimensions": dimensions}, dark=bool(dark))
+        wanted_layer = layer if isinstance(layer, str) else None
+        views, problems = [], []
+        for name in names:
+            try:
+                views.append(library.view(name, wanted_layer))
+            except (HiddenscopeError, OSError, KeyError) as error:
+                problems.append(f"{name} cannot be read: {error}")
+        told: list[Any] = [names, mode, wanted.mark(), problems]
+        told += [[shown.layer, shown.version, shown.result_version, shown.status] for shown in views]
+        if mode == "joint":
+            figure, note, state = _together(library, names, views, wanted, supervisor)
+            told.append(state)
+        elif told != seen and views:
+            figure = side_by_side(
+                [_column(shown, wanted) for shown in views], dimensions=wanted.dimensions, dark=wanted.dark
+            )
+            note = (
+                "each run is embedded by itself: compare shapes, not places or directions; the curves share their axes"
+            )
+        elif not views:
+            figure, note = message("None of these runs can be read.", dark=wanted.dark), ""
+        if told == seen:
+            return no_update, no_update, no_update
+        return figure.to_dict(), " \u00b7 ".join([*problems, note]), told
+
+    def browser(function: str, *arguments: Any, **options: Any) -> None:
+        clientside: Any = app.clientside_callback
+        clientside(ClientsideFunction("hiddenscope", function), *arguments, **options)
+
+    browser("compareChoices", Output("compare", "data"), Input("run", "data"), Input("run", "value"))
+    browser(
+        "compareOpen",
+        Output("views", "className"),
+        Output("compare-card", "style"),
+        Output("compare-tick", "disabled"),
+        Output("lower", "className"),
+        Input("compare", "value"),
+    )
+    browser(
+        "compareDrawn",
+        Output("compare-graph", "figure"),
+        Input("compare-data", "data"),
+        Input("cursor", "data"),
+        Input("units", "data"),
+    )
+    browser(
+        "restoreCompare",
+        Output("compare", "value"),
+        Output("compare-mode", "value"),
+        Output("compare-color", "value"),
+        Output("compare-dimensions", "value"),
+        Input("url", "search"),
+    )
+    browser(
+        "rememberCompare",
+        Input("compare", "value"),
+        Input("compare-mode", "value"),
+        Input("compare-color", "value"),
+        Input("compare-dimensions", "value"),
+        Input("run", "value"),
+    )
+
+
+def chosen(library: Library, run: object, others: object) -> list[str]:
+    """The names of the runs that are compared, the open one first; names that are no run's are left out."""
+    runs = library.runs()
+    asked = [run, *others] if isinstance(others, list) else [run]
+    names = [name for name in asked if isinstance(name, str) and name in runs and runs[name].epoch_count]
+    return list(dict.fromkeys(names))[:MOST]
+
+
+def _column(shown: View, look: cloud.Look) -> Column:
+    newest = words.recorded(float(shown.epochs[-1]) if len(shown.epochs) else None)
+    title = (
+        f"<b>{escaping.escape(shown.name)}</b>  {escaping.escape(shown.layer)} \u00b7 {shown.status} \u00b7 {newest}"
+    )
+    if shown.result is None:
+        return Column(title, shown.metrics, None)
+    color, names, problem = cloud.coloring_of(shown, look.color)
+    return Column(title, shown.metrics, shown.result, color, names, problem)
+
+
+def _together(
+    library: Library, names: list[str], views: list[View], look: cloud.Look, supervisor: Supervisor | None
+) -> tuple[go.Figure, str, str]:
+    """The picture of two runs embedded together, what is said below it, and a word for the state this is in."""
+
+    def instead(text: str) -> tuple[go.Figure, str, str]:
+        wrapped = "<br>".join(textwrap.wrap(escaping.escape(text)[:500], 80))
+        return message(wrapped, dark=look.dark), "", text
+
+    if len(names) != 2 or len(views) != 2:
+        return instead("One picture holds two runs: compare the open run with exactly one other.")
+    layer = views[0].layer
+    try:
+        pinned: list[tuple[str, Run]] = [(name, library.pinned(name, layer)[1]) for name in names]
+        (first, one), (second, two) = sorted(pinned, key=lambda pair: pair[1].path)
+        problem = why_not(one, two, layer)
+        if problem:
+            return instead(f"These runs cannot be in one picture: {problem}.")
+        request = Request(one.path, layer, JOINT, two.path)
+        result = library.result(first, layer, JOINT, request.parameters())
+        current = result is not None and result.attrs.get("made_from") == [
+            one.fingerprint(layer),
+            two.fingerprint(layer),
+        ]
+    except (HiddenscopeError, OSError, KeyError) as error:
+        return instead(str(error))
+    failed = words.failed_studies(library.worker(first), layer, [JOINT])
+    if not current and supervisor is not None and not failed:
+        supervisor.ask(request.line())
+    if result is None:
+        if failed:
+            return instead(f"The picture of both could not be computed: {failed[0]}.")
+        if supervisor is None:
+            return instead("The picture of both is not stored, and this page has no worker that could make it.")
+        return instead(
+            "The two runs are being embedded together \u2026 seconds for small runs, minutes for large ones."
+        )
+    color = look.color if look.color in ("epoch", "step", "unit") else "epoch"
+    figure = joint(result, (first, second), color=color, dimensions=look.dimensions, dark=look.dark)
+    parts = [
+        "both runs embedded together: what lies close responds alike, in whichever run; darker is later",
+        words.fidelity(result.attrs),
+        "" if current else "newer epochs are being added",
+    ]
+    return figure, " \u00b7 ".join(part for part in parts if part), f"{result.attrs['computed_at']} {current}"
