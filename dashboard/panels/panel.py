@@ -64,3 +64,14 @@ class Panel:
     follows_cursor: bool = False
     connect: Callable[[Dash, Library], None] | None = None
     waits: bool = True
+
+
+def number_of(value: object) -> float | None:
+    """The number that a browser sent, or None where it is none, or none that a float can hold.
+
+    >>> number_of(3), number_of(True), number_of("3"), number_of(10**400), number_of(float("nan"))
+    (3.0, None, None, None, None)
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e300:
+        return None
+    return float(value)

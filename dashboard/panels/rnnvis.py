@@ -25,7 +25,7 @@ from hiddenscope.dashboard.figures.rnnvis_detail import co_cluster_agreement, un
 from hiddenscope.dashboard.figures.rnnvis_sentence import sentence_figure
 from hiddenscope.dashboard.figures.template import epoch_text, message
 from hiddenscope.dashboard.library import Library
-from hiddenscope.dashboard.panels.panel import Panel, Scene
+from hiddenscope.dashboard.panels.panel import Panel, Scene, number_of
 from hiddenscope.errors import HiddenscopeError
 from hiddenscope.run import Run
 
@@ -398,7 +398,7 @@ def _asked(library: Library, run: object, layer: object, epoch: object) -> tuple
         return None
     if not len(pinned.epochs):
         return None
-    at = float(epoch) if isinstance(epoch, int | float) and not isinstance(epoch, bool) else None
+    at = number_of(epoch)
     return pinned, view.layer, _epoch(pinned, at)
 
 

@@ -13,7 +13,7 @@ from dash_ag_grid import AgGrid
 
 from hiddenscope.dashboard import journal, words
 from hiddenscope.dashboard.library import Library
-from hiddenscope.dashboard.panels.panel import Panel, Scene
+from hiddenscope.dashboard.panels.panel import Panel, Scene, number_of
 from hiddenscope.errors import HiddenscopeError, MissingExtraError
 
 UNITS = "units"
@@ -128,7 +128,7 @@ def _draw_the_open_panel(app: Dash, library: Library, panels: Mapping[str, Panel
         if not isinstance(run, str) or run not in library.runs():
             return no_update, no_update
         chosen = options_of(panel, ids, values)
-        at = float(epoch) if isinstance(epoch, int | float) and not isinstance(epoch, bool) else None
+        at = number_of(epoch)
         at = at if panel.follows_cursor else None
         picked = [str(unit) for unit in units[:_MOST_UNITS]] if isinstance(units, list) else []
         try:
