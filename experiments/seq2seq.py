@@ -345,7 +345,7 @@ def _run(context: Context) -> None:
     from hiddenscope.run import open_run
 
     torch.set_num_threads(1)
-    units, epochs = (8, 3) if context.quick else (64, 60)
+    units, epochs = (8, 2) if context.quick else (64, 60)
     second = motion if motion_installed() else watch
     if second is watch:
         context.note("no motion capture is installed (pybullet), so the watch data takes its place")
@@ -355,7 +355,8 @@ def _run(context: Context) -> None:
         folder = context.out / "runs" / task.name
         parameters = {"units": units, "epochs": epochs, "windows": len(task.train)}
         if not folder.exists():
-            shutil.rmtree(context.out / "cache", ignore_errors=True)  # what was made from a run that is gone
+            for path in (context.out / "cache").glob(f"{task.name}-*"):  # what was made from a run that is gone
+                path.unlink()
         found = context.cached(
             task.name,
             parameters,

@@ -63,7 +63,7 @@ def read_clip(path: Path, *, shortest: float = 0.0) -> Frames:
         raise ValueError(f"{path} is not a motion clip: expected frames of 44 numbers, got shape {frames.shape}")
     frames = continuous(frames)
     at = np.concatenate([[0.0], np.cumsum(frames[:-1, 0])])
-    times = np.arange(0.0, at[-1], 1.0 / FRAMES_PER_SECOND)
+    times = np.arange(round(at[-1] * FRAMES_PER_SECOND)) / FRAMES_PER_SECOND
     kept = np.r_[2, 4:44]  # height; rotations; not the duration, nor the place on the ground
     evenly = np.stack([np.interp(times, at, frames[:, k]) for k in kept], axis=1)
     if str(told.get("Loop")) == "wrap":
