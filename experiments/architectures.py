@@ -33,6 +33,8 @@ def networks(*, quick: bool) -> dict[str, Recipe]:
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", type=int, help="epochs to train (default: 20)")
+    parser.add_argument("--sequences", type=int, help="sequences to train on (default: all 1239)")
+    parser.add_argument("--stride", type=int, default=4, help="embed every so many steps (default: %(default)s)")
 
 
 def _run(context: Context) -> None:
@@ -41,6 +43,7 @@ def _run(context: Context) -> None:
     from hiddenscope.analyses.association import associate
     from hiddenscope.analyses.phases import find_phases
     from hiddenscope.dashboard.figures.grid import embedding_grid
+    from hiddenscope.experiments.classifiers import reduced
     from hiddenscope.experiments.material import (
         curve_figure,
         kept_picture,
@@ -52,6 +55,10 @@ def _run(context: Context) -> None:
     )
 
     split = small_watch(quick=context.quick)
+    if context.arguments.sequences is not None:
+        if context.arguments.sequences < 50:
+            raise ValueError(f"--sequences must be at least 50, got {context.arguments.sequences}")
+        split = reduced(split, train=context.arguments.sequences)
     rows, pictures, entropies, accuracies = [], {}, {}, {}
     for name, recipe in networks(quick=context.quick).items():
         epochs = context.arguments.epochs or recipe.epochs
@@ -59,7 +66,7 @@ def _run(context: Context) -> None:
             raise ValueError(f"--epochs must be at least 4, got {epochs}")
         recipe = replace(recipe, epochs=epochs)
         run = recorded(context, name.lower().replace(" ", "-"), split, recipe)
-        made = kept_picture(context, name.lower().replace(" ", "-"), states(run))
+        made = kept_picture(context, name.lower().replace(" ", "-"), states(run, stride=context.arguments.stride))
         metrics = run.metrics()
         curve = mean_over(made["intra_step_entropy"], "step")
         inter = mean_over(made["inter_step_entropy"], "unit")

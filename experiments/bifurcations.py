@@ -29,7 +29,9 @@ THINNED: tuple[Method, ...] = ("mmphate", "pca", "tsne", "umap")
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--scenario", help="one scenario instead of all eight")
+    parser.add_argument(
+        "--scenario", action="append", help="one scenario instead of all eight; may be given several times"
+    )
     parser.add_argument(
         "--stride",
         type=int,
@@ -43,12 +45,14 @@ def _run(context: Context) -> None:
 
     from hiddenscope.experiments.datasets.bifurcations import SCENARIOS, simulate
 
-    wanted = context.arguments.scenario
-    if wanted is not None and wanted not in SCENARIOS:
-        raise ValueError(f"--scenario must be one of {', '.join(SCENARIOS)}, got {wanted!r}")
+    wanted = context.arguments.scenario or []
+    for scenario in wanted:
+        if scenario not in SCENARIOS:
+            raise ValueError(f"--scenario must be one of {', '.join(SCENARIOS)}, got {scenario!r}")
     if context.arguments.stride < 1:
         raise ValueError(f"--stride must be at least 1, got {context.arguments.stride}")
-    scenarios = [wanted or PUBLISHED] if wanted or context.quick else list(SCENARIOS)
+    scenarios = wanted or ([PUBLISHED] if context.quick else [PUBLISHED, *SCENARIOS])
+    scenarios = list(dict.fromkeys(scenarios))  # the published one first
     tables, entropies, crossings, found, curves = [], {}, {}, [], {}
     for scenario in context.progress(scenarios, "scenarios"):
         trace = simulate(scenario)

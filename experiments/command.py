@@ -58,6 +58,8 @@ def _typed(args: argparse.Namespace) -> str:
     words += ["--quick"] if args.quick else []
     words += ["--seed", str(args.seed)]
     for name, value in vars(args).items():
-        if name not in _OWN and value not in (None, False):
-            words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+        if name in _OWN or value in (None, False):
+            continue
+        for one in value if isinstance(value, list) else [value]:
+            words += [f"--{name.replace('_', '-')}", *([] if one is True else [str(one)])]
     return " ".join(words)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from hiddenscope.run import Run
 
 METHODS: tuple[Method, ...] = ("mmphate", "pca", "tsne", "isomap")
-MOST_NODES = {"tsne": 6_000, "isomap": 6_000}
+MOST_NODES = {"tsne": 3_000, "isomap": 3_000}
 """Nodes that a method is given; of a larger trace, it sees fewer epochs. It would take hours otherwise."""
 
 
