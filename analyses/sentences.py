@@ -95,7 +95,8 @@ def token_inputs(
         return None
     own = run.description.layer(layer).steps
     recorded = f"{run.description.layer(base).settings.get('module')}.{INPUTS}"
-    steps = run.description.layer(recorded).steps if recorded in run.layers else np.arange(inputs.shape[1])
+    known_layers = {each.name: each for each in run.description.layers}
+    steps = known_layers[recorded].steps if recorded in known_layers else np.arange(inputs.shape[1])
     shared, at, there = np.intersect1d(steps, own, return_indices=True)
     if not len(shared):
         return None

@@ -40,6 +40,8 @@ EXPERIMENTS: tuple[str, ...] = (
     "hiddenscope.experiments.stopping:EXPERIMENT",
     "hiddenscope.experiments.responses:EXPERIMENT",
     "hiddenscope.experiments.seq2seq:EXPERIMENT",
+    "hiddenscope.experiments.sentiment:EXPERIMENT",
+    "hiddenscope.experiments.shakespeare:EXPERIMENT",
 )
 """Where the experiments are, each as ``"module:NAME"``. The modules import torch and the like inside functions."""
 

@@ -2,8 +2,6 @@
 
 import numpy as np
 import pytest
-from test_worker import record as record_states
-from text_examples import NAMES, record_reader
 
 from hiddenscope.analyses.cocluster import COCLUSTER, study_co_clusters
 from hiddenscope.analyses.studies import make
@@ -23,6 +21,8 @@ from hiddenscope.dashboard.panels.rnnvis import (
 )
 from hiddenscope.results import ResultStore
 from hiddenscope.run import open_run
+from test_worker import record as record_states
+from text_examples import NAMES, record_reader
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_a_run_that_has_only_classes_or_nothing_says_what_it_can(tmp_path):
     view, run = Library(tmp_path).pinned("a", "lstm")
     given = scene_of(view, run)
     assert graphs(draw(given))["rnnvis-map"].layout.meta["names"] == ["a", "b", "c"]
-    states, words, note = states_of_text(run, "lstm", 1.0, "hello")
+    states, _, note = states_of_text(run, "lstm", 1.0, "hello")
     assert states is None
     assert "tokens" in note
 
