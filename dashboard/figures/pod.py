@@ -114,7 +114,7 @@ def _other_epochs(energy: xr.DataArray, at: int, shown: int, *, dark: bool) -> l
                     y=values.astype(np.float32),
                     mode="lines",
                     line={"color": colors[i], "width": 1},
-                    opacity=0.55,
+                    opacity=0.8,
                     name=f"epoch {epoch_text(float(epochs[i]))}",
                     hovertemplate="the first %{x} hold %{y:.2%}<extra>%{fullData.name}</extra>",
                 )
@@ -228,7 +228,7 @@ def trajectories(
         )
         figure.add_trace(dot.update(showlegend=labels is not None))
     axes = {f"{axis}axis": {"title": {"text": f"mode {k + 1}"}} for k, axis in enumerate("xyz")}
-    camera = {"eye": {"x": 1.15, "y": 1.15, "z": 0.75}, "projection": {"type": "orthographic"}}
+    camera = {"eye": {"x": 0.95, "y": 0.95, "z": 0.62}, "projection": {"type": "orthographic"}}
     figure.update_scenes(aspectmode="data", camera=camera, dragmode="turntable", domain_x=[0, 0.86], **axes)
     figure.update_layout(
         margin={"l": 0, "r": 0, "t": 30, "b": 0},

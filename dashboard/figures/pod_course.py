@@ -72,22 +72,22 @@ def _separability_strip(found: xr.Dataset | None, *, dark: bool) -> Panel:
 def _dimension_strip(found: xr.Dataset | None, *, dark: bool) -> Panel:
     look = theme(dark=dark)
     if found is None:
-        return Panel("dimensions in use", [], {"title": {"text": "modes"}}, waiting="not decomposed yet")
+        return Panel("modes in use", [], {"title": {"text": "modes"}}, waiting="not decomposed yet")
     lines = [
         _curve(
             found["dimension"].sel(threshold=threshold),
-            f"{threshold:.0%}",
+            f"{100 * threshold:.0f} %",
             look.classes[k],
             dash=dash,
             shape="hv",
         )
         for k, (threshold, dash) in enumerate(zip(found["threshold"].values, ("solid", "dash", "dot"), strict=False))
     ]
-    lines.append(_curve(found["participation_ratio"], "participation ratio", look.classes[4]))
+    lines.append(_curve(found["participation_ratio"], "PR", look.classes[4]))
     lines.append(_curve(found["angle"], "turn (°)", look.muted, dash="dot"))
     right = {"title": {"text": "degrees"}, "range": [0, 92]}
     axis = {"title": {"text": "modes"}, "rangemode": "tozero"}
-    return Panel("modes for a share of energy", lines, axis, right=frozenset({len(lines) - 1}), right_axis=right, weight=1.2)
+    return Panel("modes in use", lines, axis, right=frozenset({len(lines) - 1}), right_axis=right, weight=1.2)
 
 
 def _curve(values: xr.DataArray, name: str, color: str, *, dash: str = "solid", shape: str = "linear") -> go.Scatter:
