@@ -18,6 +18,12 @@ from hiddenscope.results import ResultStore
 from hiddenscope.run import Run
 
 STUDIES: tuple[str, ...] = (
+    "hiddenscope.analyses.standard:CLUSTERS",
+    "hiddenscope.analyses.standard:FLOW",
+    "hiddenscope.analyses.standard:PHASES",
+    "hiddenscope.analyses.standard:ASSOCIATION",
+    "hiddenscope.analyses.standard:PROBES",
+    "hiddenscope.analyses.standard:INFORMATION",
     "hiddenscope.analyses.cocluster:COCLUSTER",
     "hiddenscope.analyses.pod:POD_STUDY",
     "hiddenscope.analyses.pod:SEPARABILITY_STUDY",

@@ -11,16 +11,24 @@ from typing import TYPE_CHECKING, Any
 from hiddenscope._version import __version__
 
 if TYPE_CHECKING:
+    from hiddenscope.analyses.ablation import ablate_steps
+    from hiddenscope.analyses.analyze import analyze
     from hiddenscope.analyses.association import associate, associate_with_metrics
     from hiddenscope.analyses.bootstrap import bootstrap_over_samples
     from hiddenscope.analyses.clusters import cluster_units
     from hiddenscope.analyses.encoder_decoder import attractor, steering
     from hiddenscope.analyses.entropy import inter_step_entropy, intra_step_entropy
     from hiddenscope.analyses.flow import epoch_change, flow_alignment, flow_expansion
+    from hiddenscope.analyses.information import label_information
+    from hiddenscope.analyses.models import ModelAccess, recurrent_module
+    from hiddenscope.analyses.phases import find_phases
+    from hiddenscope.analyses.probes import probe_accuracy
     from hiddenscope.analyses.removal import model_score, rank_units, removal_curves, unit_importance
+    from hiddenscope.analyses.response_study import remove_units
     from hiddenscope.analyses.responses import drive_data, drive_one, drive_tokens, unit_responses
     from hiddenscope.analyses.segmentation import segment
     from hiddenscope.analyses.separability import separability, training_phase
+    from hiddenscope.analyses.silencing import silence_clusters
     from hiddenscope.callbacks.monitor import HiddenStateMonitor
     from hiddenscope.callbacks.session import RecordingWarning, record
     from hiddenscope.dashboard import plot as plot
@@ -51,6 +59,7 @@ _HOMES = {
     "HiddenscopeError": "hiddenscope.errors",
     "MMPHATE": "hiddenscope.embeddings.mmphate",
     "MissingExtraError": "hiddenscope.errors",
+    "ModelAccess": "hiddenscope.analyses.models",
     "POD": "hiddenscope.embeddings.pod",
     "RecordingError": "hiddenscope.errors",
     "RecordingWarning": "hiddenscope.callbacks.session",
@@ -58,6 +67,8 @@ _HOMES = {
     "RunFormatError": "hiddenscope.errors",
     "RunLockedError": "hiddenscope.errors",
     "RunNotFoundError": "hiddenscope.errors",
+    "ablate_steps": "hiddenscope.analyses.ablation",
+    "analyze": "hiddenscope.analyses.analyze",
     "as_embedding": "hiddenscope.trace",
     "as_trace": "hiddenscope.trace",
     "associate": "hiddenscope.analyses.association",
@@ -71,23 +82,29 @@ _HOMES = {
     "drive_tokens": "hiddenscope.analyses.responses",
     "embed": "hiddenscope.embeddings.baselines",
     "epoch_change": "hiddenscope.analyses.flow",
+    "find_phases": "hiddenscope.analyses.phases",
     "find_runs": "hiddenscope.run",
     "flow_alignment": "hiddenscope.analyses.flow",
     "flow_expansion": "hiddenscope.analyses.flow",
     "import_trace": "hiddenscope.importing",
     "inter_step_entropy": "hiddenscope.analyses.entropy",
     "intra_step_entropy": "hiddenscope.analyses.entropy",
+    "label_information": "hiddenscope.analyses.information",
     "model_score": "hiddenscope.analyses.removal",
     "multislice_graph": "hiddenscope.embeddings.graph",
     "multislice_kernel": "hiddenscope.embeddings.kernel",
     "neighborhood_preservation": "hiddenscope.embeddings.fidelity",
     "open_run": "hiddenscope.run",
     "plot": "hiddenscope.dashboard",
+    "probe_accuracy": "hiddenscope.analyses.probes",
     "rank_units": "hiddenscope.analyses.removal",
     "record": "hiddenscope.callbacks.session",
+    "recurrent_module": "hiddenscope.analyses.models",
     "removal_curves": "hiddenscope.analyses.removal",
+    "remove_units": "hiddenscope.analyses.response_study",
     "segment": "hiddenscope.analyses.segmentation",
     "separability": "hiddenscope.analyses.separability",
+    "silence_clusters": "hiddenscope.analyses.silencing",
     "steering": "hiddenscope.analyses.encoder_decoder",
     "training_phase": "hiddenscope.analyses.separability",
     "trustworthiness": "hiddenscope.embeddings.fidelity",

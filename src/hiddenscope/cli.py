@@ -21,6 +21,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
+    "analyze": Command("hiddenscope.analyses.command", "make every analysis of a run and store it there"),
     "dashboard": Command("hiddenscope.dashboard.command", "serve the live page for the runs below a folder"),
     "demo": Command("hiddenscope.experiments.demo", "train an LSTM on real data and watch it live"),
     "experiment": Command("hiddenscope.experiments.command", "run an experiment and write its tables and figures"),
