@@ -109,7 +109,7 @@ def attractor(decoder: Paths, labels: npt.ArrayLike, *, most_states: int = 2000,
         most_states: states of a class that recurrence is measured against; more are thinned at random.
         seed: of the thinning.
     """
-    from sklearn.neighbors import NearestNeighbors
+    from scipy.spatial.distance import cdist
 
     states, codes = _checked(decoder, labels)
     classes = np.unique(codes)
@@ -123,15 +123,15 @@ def attractor(decoder: Paths, labels: npt.ArrayLike, *, most_states: int = 2000,
         spread[:, k] = np.sqrt(_mean(((members - centers[k]) ** 2).sum(axis=2), axis=1))
         count = members.shape[1]
         nearest = np.full((steps, count), np.nan)
-        for i in range(count if count > 1 else 0):
-            others = np.delete(members, i, axis=1).reshape(-1, members.shape[2])
-            others = others[np.isfinite(others).all(axis=1)]
-            if len(others) > most_states:
-                others = others[rng.choice(len(others), most_states, replace=False)]
-            here = np.flatnonzero(np.isfinite(members[:, i]).all(axis=1))
-            if len(others) and len(here):
-                found = NearestNeighbors(n_neighbors=1).fit(others).kneighbors(members[here, i])[0]
-                nearest[here, i] = found[:, 0]
+        there = np.isfinite(members).all(axis=2)
+        kept = np.argwhere(there)
+        if len(kept) > most_states:
+            kept = kept[rng.choice(len(kept), most_states, replace=False)]
+        known, owner = members[kept[:, 0], kept[:, 1]], kept[:, 1]
+        for i in range(count):
+            others = known[owner != i]
+            if len(others) and there[:, i].any():
+                nearest[there[:, i], i] = cdist(members[there[:, i], i], others).min(axis=1)
         recurrence[:, k] = _mean(nearest, axis=1)
     between = np.linalg.norm(centers[:, None] - centers, axis=2) + np.diag(np.full(len(centers), np.inf))
     separation = between.min(axis=1)
