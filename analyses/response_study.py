@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from hiddenscope.analyses.models import ModelAccess, columns_of
 from hiddenscope.analyses.recurrence import READINGS, from_weights, side_by_side
-from hiddenscope.analyses.removal import rank_units
+from hiddenscope.analyses.removal import agreement, model_score, rank_units, removal_curves, unit_importance
 from hiddenscope.analyses.responses import Drive, drive_all, drive_data, unit_responses
 from hiddenscope.analyses.studies import Study
 from hiddenscope.run import Run
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 METHOD = "responses"
+REMOVAL = "removal"
 PERIODS = (8, 16, 32, 64)
 REST, STEPS = 300, 400
 MOST_EPOCHS = 24
@@ -97,7 +105,7 @@ def responses_of_run(run: Run, layer: str) -> xr.Dataset | None:
     result = over_epochs.merge(_of_newest(_recorded_units(newest, described.units)))
     reference = over_epochs.sel(period=REFERENCE, drop=True)
     result["reference_gain"], result["reference_phase"] = reference["gain"], reference["phase"]
-    ranks = rank_units({name: (reference if name in ("gain", "lag") else over_epochs)[name][-1] for name in RANKED})
+    ranks = rank_units(newest_numbers(over_epochs))
     result["rank"] = (("metric", "unit"), ranks["rank"].values)
     result["combined_rank"] = ("unit", ranks["combined"].values)
     return result.assign_coords(metric=list(RANKED)).assign_attrs(
@@ -113,6 +121,67 @@ def responses_of_run(run: Run, layer: str) -> xr.Dataset | None:
             "combined_rank": "response rank",
         },
     )
+
+
+def newest_numbers(result: xr.Dataset) -> xr.Dataset:
+    """The numbers that units are ranked by, in the newest epoch of a stored result: one variable (unit,) per metric."""
+    newest = result.isel(epoch=-1, drop=True)
+    at = newest.sel(period=REFERENCE, drop=True)
+    return xr.Dataset({name: (at if "period" in newest[name].dims else newest)[name] for name in RANKED})
+
+
+def remove_units(
+    run: Run,
+    layer: str,
+    access: ModelAccess,
+    inputs: Any,
+    measure: Callable[[Tensor], float],
+    *,
+    quantity: str = "score",
+    random_orders: int = 20,
+    points: int = 21,
+    seed: int = 0,
+) -> xr.Dataset:
+    """What the units of a recorded layer are worth to the trained model, against what their responses say.
+
+    Args:
+        run: whose responses are stored, or whose weights are recorded.
+        layer: one of its recurrent layers.
+        access: the trained model.
+        inputs: what it takes, see `model_score`.
+        measure: from its answer to a number of which more is better.
+        quantity: what that number is, for the axes.
+        random_orders: as for `removal_curves`, like ``points`` and ``seed``.
+
+    Returns:
+        Everything of `removal_curves` and `agreement`, ``importance`` (unit), and the numbers of the units, by metric;
+        ``combined`` is larger for a better mean rank. Stored under ``"removal"`` with the run, the page draws it.
+
+    Raises:
+        ValueError: a layer without responses; what `model_score` refuses.
+    """
+    stored = run.results.get(layer, METHOD, RESPONSES.parameters)
+    stored = responses_of_run(run, layer) if stored is None else stored
+    if stored is None:
+        raise ValueError(f"layer {layer!r} has no responses: they need recorded weights of an RNN, LSTM or GRU")
+    width = access.width(layer)
+    columns = columns_of(stored["unit"].values, width)
+    whole = model_score(access, layer, inputs, measure)
+
+    def score(keep: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+        masks = np.ones((len(keep), width), np.bool_)
+        masks[:, columns] = keep
+        return whole(masks)
+
+    numbers = newest_numbers(stored)
+    ranks = rank_units(numbers)
+    numbers["combined"] = len(columns) + 1 - ranks["combined"]
+    important = unit_importance(score, len(columns))
+    every = rank_units(numbers)["rank"]
+    curves = removal_curves(score, every, random_orders=random_orders, points=points, seed=seed)
+    result = numbers.merge(curves).merge(agreement(numbers, important))
+    result["importance"] = ("unit", important)
+    return result.assign_attrs(quantity=quantity)
 
 
 def _spread(epochs: npt.NDArray[np.float64], most: int) -> list[float]:

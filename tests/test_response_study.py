@@ -7,8 +7,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 from torch import nn
 
 from hiddenscope.analyses import response_study
-from hiddenscope.analyses.response_study import REFERENCE, RESPONSES, responses_of_run
+from hiddenscope.analyses.models import ModelAccess
+from hiddenscope.analyses.response_study import REFERENCE, RESPONSES, remove_units, responses_of_run
 from hiddenscope.analyses.responses import drive_data, unit_responses
+from hiddenscope.analyses.stepping import Silence
 from hiddenscope.analyses.studies import all_studies, is_current, make
 from hiddenscope.description import LayerDescription, ModuleDescription, RunDescription, Snapshot
 from hiddenscope.results import ResultStore
@@ -133,3 +135,39 @@ def test_layers_that_cannot_be_driven_have_no_responses(tmp_path, place):
 
 def test_the_study_is_found_and_live():
     assert any(study.method == "responses" and study.live for study in all_studies())
+
+
+class Reader(nn.Module):
+    """The LSTM of an epoch and a readout of its last state."""
+
+    def __init__(self, epoch):
+        super().__init__()
+        self.lstm = module_of(epoch)
+        self.weights = nn.Parameter(torch.arange(1.0, 6.0))
+
+    def forward(self, inputs):
+        return self.lstm(inputs)[0][-1] @ self.weights
+
+
+def test_what_units_are_worth_is_set_against_their_responses(tmp_path):
+    units = np.array([4, 1, 2])
+    run = record(tmp_path, [0, 1], units=units)
+    model = Reader(1)
+    inputs = torch.from_numpy(PROBE)
+    whole = model(inputs).detach()
+    found = remove_units(
+        run, "lstm", ModelAccess(model), inputs, lambda y: -float(((y - whole) ** 2).mean()), random_orders=3
+    )
+    for unit in units.tolist():
+        left = ModelAccess(model).answer(inputs, [Silence("lstm", [unit])])
+        assert_allclose(found["importance"].sel(unit=unit), ((left - whole) ** 2).mean(), rtol=1e-4)
+    assert found.metric.values[-1] == "combined"
+    assert found.sizes["removed"] == 4  # units that are not recorded stay
+    ranks = responses_of_run(run, "lstm")["combined_rank"].values
+    assert_allclose(found["combined"], 4 - ranks)
+    with ResultStore.open(run.location, writable=True) as store:
+        store.put("lstm", "removal", {}, found)
+    assert run.results.get("lstm", "removal").identical(found)
+    silent = record(tmp_path / "other", [0], layer=("lstm", {"quantity": "f"}))
+    with pytest.raises(ValueError, match="has no responses"):
+        remove_units(silent, "lstm", ModelAccess(model), inputs, float)

@@ -196,6 +196,8 @@ def extremes(
 ) -> go.Figure:
     """The units that settle first, those that settle last, and those that overshoot most, side by side.
 
+    Each is drawn as a share of its own change, from 0 at rest to 1 where it ends, so that shapes can be compared.
+
     Args:
         answers: dims (unit, step), step 0 being the state at rest.
         settling: dims (unit,), NaN where a unit never settles.
@@ -214,14 +216,19 @@ def extremes(
         "most overshoot": over[np.argsort(-beyond[over], kind="stable")][:count],
     }
     look = theme(dark=dark)
-    values = answers.transpose("unit", "step").values
+    states = answers.transpose("unit", "step").values.astype(float)
+    ends = states[:, -max(1, states.shape[1] // 10) :].mean(axis=1)
+    changes = np.where(ends == states[:, 0], np.nan, ends - states[:, 0])
+    values = (states - states[:, :1]) / changes[:, None]
     labels = _labels(answers)
     figure = make_subplots(rows=1, cols=3, subplot_titles=list(chosen), shared_yaxes=True, horizontal_spacing=0.03)
     figure.update_layout(template=template(dark=dark))
-    for column, (kind, units) in enumerate(chosen.items(), start=1):
+    for column, units in enumerate(chosen.values(), start=1):
         horizon = _horizon(times[units], values.shape[1]) + 1 if units.size else 2
         for i, unit in enumerate(units):
-            told = f"settled after {times[unit]:.0f} steps, overshoot {beyond[unit]:.0%}"
+            told = (
+                f"changes by {changes[unit]:.3f}, settled after {times[unit]:.0f} steps, overshoot {beyond[unit]:.0%}"
+            )
             figure.add_trace(
                 go.Scatter(
                     x=np.arange(horizon),
@@ -230,7 +237,7 @@ def extremes(
                     name=f"unit {labels[unit]}",
                     mode="lines",
                     line={"color": look.classes[i % len(look.classes)], "width": 1.8},
-                    hovertemplate=f"unit {labels[unit]}: %{{y:.3f}} at step %{{x}}<br>{told}<extra></extra>",
+                    hovertemplate=f"unit {labels[unit]}: %{{y:.0%}} at step %{{x}}<br>{told}<extra></extra>",
                 ),
                 row=1,
                 col=column,
@@ -238,8 +245,7 @@ def extremes(
         if not units.size:
             figure.add_annotation(text="none", showarrow=False, x=0.5, y=0.5, row=1, col=column)
         figure.update_xaxes(title_text="step", row=1, col=column)
-        assert kind in chosen
-    figure.update_yaxes(title_text="state", row=1, col=1)
+    figure.update_yaxes(title_text="share of the change", tickformat=".0%", row=1, col=1)
     figure.update_annotations(font={"size": SMALL + 1, "color": look.text})
     figure.update_layout(margin={"l": 58, "r": 16, "t": 32, "b": 40}, showlegend=False)
     return figure
@@ -345,10 +351,24 @@ def _histogram(
         hoverongaps=False,
         hovertemplate="%{z:.0f} % of the units near %{y:.3g}<br>epoch %{x}<extra></extra>",
     )
+    missing = 100 * np.mean(~np.isfinite(table), axis=1)
+    line = go.Scatter(
+        x=values["epoch"].values.astype(np.float32),
+        y=missing.astype(np.float32),
+        name="units without a number (%)",
+        mode="lines+markers" if len(missing) == 1 else "lines",
+        line={"color": theme(dark=dark).classes[3], "width": 1.4, "dash": "dot"},
+        showlegend=False,
+        hovertemplate="%{y:.0f} % of the units have no such number<br>epoch %{x}<extra></extra>",
+    )
     axis: dict[str, Any] = {"showgrid": False, "range": [float(edges[0]), float(edges[-1])]}
     if log:
         axis |= {"type": "log", "range": np.log10(edges[[0, -1]]).tolist(), "nticks": 4}
-    return Panel(title, [heat], axis)
+    if not missing.any():
+        return Panel(title, [heat], axis)
+    heat.showscale = False  # its place is taken by the second axis
+    right = {"title": {"text": "none (%)"}, "range": [0, 105], "nticks": 3}
+    return Panel(title + "; dotted: no number", [heat, line], axis, right=frozenset([1]), right_axis=right)
 
 
 def _horizon(times: npt.NDArray[np.float64], steps: int) -> int:

@@ -10,13 +10,12 @@ import plotly.graph_objects as go
 import xarray as xr
 from dash import dcc, html
 
-from hiddenscope.analyses.response_study import METHOD, REFERENCE
+from hiddenscope.analyses.response_study import METHOD, REFERENCE, REMOVAL, newest_numbers
 from hiddenscope.dashboard.figures.removal import importance_against, removal
 from hiddenscope.dashboard.figures.responses import bode, extremes, over_epochs, step_map, unit_bars
 from hiddenscope.dashboard.figures.template import epoch_text, message
 from hiddenscope.dashboard.panels.panel import Panel, Scene
 
-REMOVAL = "removal"
 _VIEWS = ("overview", "every unit", "removal")
 _READINGS = ("in-network", "isolated")
 _HEIGHT = 380
@@ -31,7 +30,7 @@ def draw(scene: Scene) -> list[Any]:
     if result is None:
         return [_graph("responses-none", message("drawn as soon as the responses are computed", dark=scene.dark))]
     if view == "every unit":
-        numbers = _numbers(result)
+        numbers = newest_numbers(result)
         ranks = xr.Dataset({"rank": result["rank"], "combined": result["combined_rank"]})
         figure = unit_bars(numbers, ranks, selected=list(scene.units), dark=scene.dark)
         about = _about(result, float(result["epoch"].values[-1]))
@@ -98,20 +97,6 @@ def _removal(result: xr.Dataset | None, *, dark: bool) -> list[Any]:
         _graph("responses-removal", removal(result, quantity=quantity, dark=dark), height=560),
         _graph({"type": "panel-units", "name": "responses-importance"}, against, height=440),
     ]
-
-
-def _numbers(result: xr.Dataset) -> xr.Dataset:
-    """The numbers of the newest epoch that units are ranked by."""
-    newest = result.isel(epoch=-1)
-    reference = newest.sel(period=REFERENCE)
-    return xr.Dataset(
-        {
-            str(name): (reference if "period" in newest[str(name)].dims else newest)[str(name)].drop_vars(
-                "period", errors="ignore"
-            )
-            for name in result["metric"].values
-        }
-    )
 
 
 def _nearest(result: xr.Dataset, epoch: float | None) -> float:
