@@ -19,6 +19,7 @@ from hiddenscope.dashboard.cloud import look_of, picture_figure, with_method
 from hiddenscope.dashboard.library import Library, View, alive
 from hiddenscope.dashboard.panels import Panel, all_panels, strip
 from hiddenscope.dashboard.safety import protect
+from hiddenscope.dashboard.sketchbook import Sketchbook
 from hiddenscope.dashboard.supervisor import Supervisor
 from hiddenscope.dashboard.units import unit_table
 from hiddenscope.dashboard.wiring import connect_browser
@@ -72,6 +73,8 @@ def create_app(
 
 
 def _bring_news(app: Dash, library: Library, supervisor: Supervisor | None) -> None:
+    sketches = Sketchbook()
+
     @app.callback(
         output={
             "picture": Output("picture-data", "data"),
@@ -109,9 +112,9 @@ def _bring_news(app: Dash, library: Library, supervisor: Supervisor | None) -> N
             "smooth": Input("smooth", "value"),
             "dark": Input("dark", "data"),
             "panel": Input("panel", "value"),
-            "others": Input("compare", "value"),
         },
-        state={"seen": State("seen", "data"), "search": State("url", "search")},
+        # What is compared follows from the run, so it is no input: the next tick sees it.
+        state={"others": State("compare", "value"), "seen": State("seen", "data"), "search": State("url", "search")},
         # A tick during a slow answer would make the browser throw that answer away, and so on for ever.
         running=[(Output("tick", "disabled"), True, False)],
     )
@@ -182,18 +185,22 @@ def _bring_news(app: Dash, library: Library, supervisor: Supervisor | None) -> N
         if seen.get("curves") != curves_at:
             groups = library.unit_clusters(run, view.layer)
             phases = library.result(run, view.layer, "phases")
-            news["curves"] = curves_figure(
-                view, log=log, smoothing=smoothing, clusters=groups, phases=phases, dark=dark
+            news["curves"] = sketches.drawn(
+                ["curves", *curves_at],
+                lambda: curves_figure(view, log=log, smoothing=smoothing, clusters=groups, phases=phases, dark=dark),
             )
         compared = compare.chosen(library, run, others)
         epochs = sorted({float(epoch) for name in compared for epoch in _epochs(library, name)})
         if seen.get("epochs") != (epochs_at := [len(epochs), epochs[-1] if epochs else None, compared]):
             news["epochs"] = epochs
         if seen.get("picture") != picture_at:
-            figure = picture_figure(shown, look=wanted, clusters=clusters, waiting=waiting)
-            figure.layout.meta = {**(figure.layout.meta or {}), "look": replace(wanted, window=None).mark()}
-            news["picture"] = figure.to_dict()
-            news["note"] = cloud.note(shown, (figure.layout.meta or {}).get("note", ""), beside)
+
+            def draw_picture() -> tuple[dict[str, Any], str]:
+                figure = picture_figure(shown, look=wanted, clusters=clusters, waiting=waiting)
+                figure.layout.meta = {**(figure.layout.meta or {}), "look": replace(wanted, window=None).mark()}
+                return figure.to_dict(), cloud.note(shown, (figure.layout.meta or {}).get("note", ""), beside)
+
+            news["picture"], news["note"] = sketches.drawn(["picture", *picture_at], draw_picture)
             news["extent"] = _extent(shown)
         told = {"runs": listed, "layers": list(view.layers), "curves": curves_at, "picture": picture_at}
         told |= {"units": units_at, "unit_columns": columns_told, "epochs": epochs_at}

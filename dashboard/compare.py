@@ -25,8 +25,13 @@ TICK_MS = 1000
 HIDDEN = {"display": "none"}
 
 
-def view(graph: dict[str, Any]) -> html.Section:
-    """The part of the page that stands in the place of the two views while runs are compared."""
+def view(graph: dict[str, Any], blank: dict[str, Any]) -> html.Section:
+    """The part of the page that stands in the place of the two views while runs are compared.
+
+    Args:
+        graph: how graphs behave.
+        blank: what a graph shows before anything is drawn.
+    """
     colors = [{"value": value, "label": label} for value, label in cloud.COLORS.items() if value != "cluster"]
     return html.Section(
         id="compare-card",
@@ -35,7 +40,7 @@ def view(graph: dict[str, Any]) -> html.Section:
         children=[
             dcc.Store(id="compare-data"),
             dcc.Store(id="compare-seen"),
-            dcc.Interval(id="compare-tick", interval=TICK_MS, disabled=True),
+            dcc.Interval(id="compare-tick", interval=TICK_MS, max_intervals=0),
             html.Div(
                 className="card-head",
                 children=[
@@ -70,7 +75,7 @@ def view(graph: dict[str, Any]) -> html.Section:
                     ),
                 ],
             ),
-            html.Div(dcc.Graph(id="compare-graph", config=graph, responsive=True), className="plot"),
+            html.Div(dcc.Graph(id="compare-graph", config=graph, figure=blank, responsive=True), className="plot"),
             html.Div(id="compare-note", className="card-foot"),
         ],
     )
@@ -115,6 +120,8 @@ def connect(app: Dash, library: Library, supervisor: Supervisor | None) -> None:
             "dark": Input("dark", "data"),
         },
         state={"seen": State("compare-seen", "data")},
+        # A tick during a slow answer would make the browser throw that answer away.
+        running=[(Output("compare-tick", "disabled"), True, False)],
         prevent_initial_call=True,
     )
     def compare(
@@ -161,12 +168,19 @@ def connect(app: Dash, library: Library, supervisor: Supervisor | None) -> None:
         clientside: Any = app.clientside_callback
         clientside(ClientsideFunction("hiddenscope", function), *arguments, **options)
 
-    browser("compareChoices", Output("compare", "data"), Input("run", "data"), Input("run", "value"))
+    browser(
+        "compareChoices",
+        Output("compare", "data"),
+        Output("compare", "value"),
+        Input("run", "data"),
+        Input("run", "value"),
+        State("compare", "value"),
+    )
     browser(
         "compareOpen",
         Output("views", "className"),
         Output("compare-card", "style"),
-        Output("compare-tick", "disabled"),
+        Output("compare-tick", "max_intervals"),
         Output("lower", "className"),
         Input("compare", "value"),
     )
@@ -179,7 +193,6 @@ def connect(app: Dash, library: Library, supervisor: Supervisor | None) -> None:
     )
     browser(
         "restoreCompare",
-        Output("compare", "value"),
         Output("compare-mode", "value"),
         Output("compare-color", "value"),
         Output("compare-dimensions", "value"),

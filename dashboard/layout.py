@@ -81,7 +81,7 @@ def page(*, icon: str, panels: Sequence[Panel] = ()) -> Any:
                                 style={"display": "none"},
                                 children=[_picture(), _curves()],
                             ),
-                            compare.view(_GRAPH),
+                            compare.view(_GRAPH, _blank()),
                             _transport(),
                         ],
                     ),

@@ -76,9 +76,8 @@ class Viewer:
             "smooth.value": 0,
             "dark.data": False,
             "panel.value": "units",
-            "compare.value": [],
         }
-        self.state = {"seen.data": {}, "url.search": ""}
+        self.state = {"compare.value": [], "seen.data": {}, "url.search": ""}
 
     def body(self):
         def listed(values):

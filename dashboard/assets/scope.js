@@ -289,6 +289,7 @@
     dash_clientside.set_props("zoom", { data: window_ });
   }
 
+  let compareAsked = new URLSearchParams(window.location.search).getAll("compare");
   const COMPARED = ["compare", "mode", "compare-color", "compare-view"];
 
   /* Clouds and curves of several runs, with the cursor in each. */
@@ -345,18 +346,27 @@
   window.dash_clientside = Object.assign({}, window.dash_clientside, {
     hiddenscope: {
       /* comparing runs: what can be chosen, what is shown, and its address */
-      compareChoices: (runs, run) => (runs || []).filter((one) => one.value !== run),
+      compareChoices: function (runs, run, current) {
+        const keep = window.dash_clientside.no_update;
+        const others = (runs || []).filter((one) => one.value !== run);
+        let value = (current || []).filter((one) => one !== run);
+        if (compareAsked && others.length && run) {
+          // A choice made before there is anything to choose from would be forgotten.
+          value = compareAsked.filter((name) => others.some((one) => one.value === name)).slice(0, 3);
+          compareAsked = null;
+        }
+        return [others, same(value, current || []) ? keep : value];
+      },
       compareOpen: function (others) {
         const open = (others || []).length > 0;
         window.requestAnimationFrame(() => window.dispatchEvent(new Event("resize")));
-        return [open ? "views away" : "views", open ? {} : { display: "none" }, !open, open ? "card lower away" : "card lower"];
+        return [open ? "views away" : "views", open ? {} : { display: "none" }, open ? -1 : 0, open ? "card lower away" : "card lower"];
       },
       compareDrawn: (figure, cursor, units) => figure ? composeCompare(figure, cursor === undefined ? null : cursor, units) : window.dash_clientside.no_update,
       restoreCompare: function (search) {
         const asked = new URLSearchParams(search || ""), keep = window.dash_clientside.no_update;
         const one = (key, known) => (known.includes(asked.get(key)) ? asked.get(key) : keep);
         return [
-          asked.getAll("compare").length ? asked.getAll("compare").slice(0, 3) : keep,
           one("mode", ["beside", "joint"]),
           one("compare-color", ["epoch", "step", "unit", "class", "intra", "inter", "loss"]),
           one("compare-view", ["2", "3"]),
@@ -364,7 +374,7 @@
       },
       rememberCompare: function (others, mode, color, dimensions, run) {
         const now = new URLSearchParams(window.location.search);
-        if (!run) return;
+        if (!run || compareAsked) return;
         COMPARED.forEach((key) => now.delete(key));
         if ((others || []).length) {
           others.forEach((other) => now.append("compare", other));
@@ -551,7 +561,9 @@
   });
 
   /* The clock stands still while an answer is awaited; should one never come, it goes on. */
-  setInterval(() => window.dash_clientside.set_props("tick", { disabled: false }), 20000);
+  setInterval(() => {
+    for (const clock of ["tick", "panel-tick", "compare-tick"]) window.dash_clientside.set_props(clock, { disabled: false });
+  }, 20000);
 
   window.addEventListener("resize", () => window.requestAnimationFrame(placeCursor));
 })();

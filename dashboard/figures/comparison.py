@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from hiddenscope.dashboard.figures.template import SMALL, Colorscale, message, t
 GAP = 0.06
 PICTURE = (0.47, 0.95)
 ROWS = ((0.315, 0.415), (0.16, 0.26), (0.0, 0.10))
-_TITLES = ("loss", "intra-step entropy: mean over steps (nats)", "inter-step entropy: median over units (nats)")
+_TITLES = ("intra-step entropy: mean over steps (nats)", "inter-step entropy: median over units (nats)")
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,9 @@ def side_by_side(columns: Sequence[Column], *, dimensions: int = 2, dark: bool =
         notes.append(_text(column.title, low, 1.0, look.text, size=SMALL + 2, anchor="top"))
         clouds += _add_cloud(figure, layout, notes, column, k, domain, len(columns), dimensions, dark=dark)
         _add_curves(figure, column, k, dark=dark)
-    for (_, high), title in zip(ROWS, _TITLES, strict=True):
+    named = zip(losses(columns[0].metrics)[:2], look.classes, strict=False)
+    key = "  ".join(f'<span style="color:{color}">\u2500 {escape(name)}</span>' for name, color in named)
+    for (_, high), title in zip(ROWS, (f"loss  {key}", *_TITLES), strict=True):
         notes.append(_text(title, 0, high, look.text, size=SMALL + 1, anchor="bottom"))
     layout["meta"] = {"clouds": clouds, "columns": len(columns)}
     layout["uirevision"] = f"compare-{dimensions}-{len(columns)}"
