@@ -1,4 +1,4 @@
-"""Hours of watching in minutes: a training that goes on, the page, its worker, and viewers; and the benchmark of them."""
+"""A long watch in one test: a training that goes on, the page, its worker, and viewers; and the page's benchmark."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from benchmarks.page import measure
 from benchmarks.soak import Soaked, soak
 
