@@ -153,9 +153,16 @@ def _roles(states: list[Float64], labels: npt.ArrayLike, basis: EpochBasis) -> d
     scale = np.where(stay.separation > 0, stay.separation, np.nan)
     return {
         "steering": steering(encoder, decoder, labels).median,
-        "spread": (stay.spread / scale).mean(axis=1),
-        "recurrence": (stay.recurrence / scale).mean(axis=1),
+        "spread": _mean_of_known(stay.spread / scale),
+        "recurrence": _mean_of_known(stay.recurrence / scale),
     }
+
+
+def _mean_of_known(values: Float64) -> Float64:
+    """The mean over classes (last axis) of what is known: a class of one sequence has no recurrence."""
+    known = np.isfinite(values)
+    count = known.sum(axis=-1)
+    return np.asarray(np.where(count > 0, np.where(known, values, 0.0).sum(axis=-1) / np.maximum(count, 1), np.nan))
 
 
 def _separability(run: Run, layer: str) -> xr.Dataset | None:

@@ -24,6 +24,7 @@ from hiddenscope.dashboard.figures.template import (
     message,
     template,
     theme,
+    unit_colors,
 )
 
 Paths = npt.NDArray[np.floating]
@@ -183,7 +184,7 @@ def trajectories(
     }
     if labels is None:
         names = {0: "paths"}
-    palette = class_colors(int(classes.max()) + 1, dark=dark)
+    palette = _palette(int(classes.max()) + 1, dark=dark)
     look = theme(dark=dark)
     figure = go.Figure(layout={"template": template(dark=dark)})
     parts = [("decoder", decoder)] if encoder is None else [("encoder", encoder), ("decoder", decoder)]
@@ -228,7 +229,7 @@ def trajectories(
         )
         figure.add_trace(dot.update(showlegend=labels is not None))
     axes = {f"{axis}axis": {"title": {"text": f"mode {k + 1}"}} for k, axis in enumerate("xyz")}
-    camera = {"eye": {"x": 0.95, "y": 0.95, "z": 0.62}, "projection": {"type": "orthographic"}}
+    camera = {"eye": {"x": 0.78, "y": 0.78, "z": 0.5}, "projection": {"type": "orthographic"}}
     figure.update_scenes(aspectmode="data", camera=camera, dragmode="turntable", domain_x=[0, 0.86], **axes)
     figure.update_layout(
         margin={"l": 0, "r": 0, "t": 30, "b": 0},
@@ -237,6 +238,11 @@ def trajectories(
         uirevision="pod-paths",
     )
     return figure
+
+
+def _palette(count: int, *, dark: bool) -> tuple[str, ...]:
+    """A color for each class, no two alike however many there are."""
+    return class_colors(count, dark=dark) if count <= len(theme(dark=dark).classes) else unit_colors(count)
 
 
 def _three(paths: Paths) -> Paths:
@@ -306,7 +312,7 @@ def modes(
     colors = [look.classes[3] if name in chosen else look.accent for name in names]
     codes = None if labels is None else np.asarray(labels)
     classes = np.unique(codes) if codes is not None else np.zeros(1, dtype=np.int64)
-    palette = class_colors(int(classes.max()) + 1, dark=dark)
+    palette = _palette(int(classes.max()) + 1, dark=dark)
     for k in range(count):
         bars = go.Bar(
             x=np.arange(len(names)),
@@ -368,7 +374,7 @@ def _title(text: str, *, dark: bool) -> dict[str, Any]:
         "y": 1,
         "yref": "container",
         "yanchor": "top",
-        "pad": {"t": 8},
+        "pad": {"t": 8, "l": 2},
         "font": {"size": SMALL + 1, "color": look.text},
     }
 
