@@ -22,7 +22,7 @@ from hiddenscope.analyses.activations import (
 from hiddenscope.analyses.excitation import most_varying, network_inputs
 from hiddenscope.analyses.search import Matches, Ranking, StateIndex
 from hiddenscope.dashboard.figures.search import found_inputs, query
-from hiddenscope.dashboard.figures.template import epoch_text, message
+from hiddenscope.dashboard.figures.template import epoch_text, message, theme
 from hiddenscope.dashboard.library import Library
 from hiddenscope.dashboard.panels.activations import sample_name
 from hiddenscope.dashboard.panels.panel import Panel, Scene
@@ -86,17 +86,16 @@ def draw(scene: Scene) -> list[Any]:
         allowDeselect=False,
         **{"aria-label": "sequence"},
     )
-    slider = dmc.RangeSlider(
+    slider = dcc.RangeSlider(
         id={"type": "search-period", "name": NAME},
         min=0,
         max=place.states.sizes["step"] - 1,
-        minRange=0,
         step=1,
         value=[start, end],
+        marks=None,
         updatemode="mouseup",
-        size="sm",
-        style={"flex": "1 1 360px", "margin": "0 12px"},
-        **{"aria-label": "period"},
+        allow_direct_input=False,
+        tooltip={"placement": "top", "always_visible": False},
     )
     row = {"display": "flex", "gap": "18px", "alignItems": "center", "flexWrap": "wrap"}
     return [
@@ -106,13 +105,26 @@ def draw(scene: Scene) -> list[Any]:
                 html.Span(f"epoch {epoch_text(place.epoch)}"),
                 html.Label([html.Span("sequence"), select], className="control"),
                 html.Span("period"),
-                slider,
+                html.Div(slider, style={"flex": "1 1 360px", **_slider_colors(dark=place.dark)}),
             ],
             className="card-foot",
             style=row,
         ),
         html.Div(search_view(place, sample, start, end, names), id={"type": "search-view", "name": NAME}),
     ]
+
+
+def _slider_colors(*, dark: bool) -> dict[str, str]:
+    """The slider wears the page's colors; Dash takes them from these names."""
+    look = theme(dark=dark)
+    names = {
+        "Interactive-Strong": look.accent,
+        "Primary-Hover": look.accent,
+        "Primary-Active": look.accent,
+        "Disabled": look.grid,
+        "Inverse-Strong": look.panel,
+    }
+    return {f"--Dash-Fill-{name}": color for name, color in names.items()}
 
 
 def _place(run: Run, layer: str, epoch: float | None, options: dict[str, str], *, dark: bool) -> Place:
