@@ -12,7 +12,7 @@ from typing import Any
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of the command."""
-    parser.add_argument("run", help="a run, or a folder in which the newest is taken")
+    parser.add_argument("path", metavar="RUN", help="a run, or a folder in which the newest is taken")
     parser.add_argument("--layer", action="append", help="a layer (may be repeated; default: all)")
     parser.add_argument("--method", action="append", help="an analysis by its name (may be repeated; default: all)")
     parser.add_argument(
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.checkpoint is not None and args.model is None:
         raise ValueError("--checkpoint needs --model MODULE:CLASS, the class that it was made from")
-    opened = open_run(args.run)
+    opened = open_run(args.path)
     model = None if args.model is None else _model(args.model, args.checkpoint or _newest_checkpoint(opened.path))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # failures are told below
