@@ -152,7 +152,7 @@ def _pass(
         wanted = torch.from_numpy(targets[chosen])
         loss = nn.functional.cross_entropy(logits.flatten(0, -2), wanted.flatten())
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(model.parameters(), plan.clip)
         optimizer.step()
         total += float(loss.detach()) * len(chosen)

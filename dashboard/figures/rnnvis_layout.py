@@ -184,8 +184,10 @@ def pack(names: Sequence[str], fonts: npt.ArrayLike) -> Floats:
     Words are set in lines of an ellipse: the strongest in the middle line, the next in the lines beside it, and within
     a line the stronger ones inside.
     """
+    if not len(names):
+        return np.zeros((0, 2))
     sizes = np.asarray(fonts, dtype=np.float64)
-    widths, heights = 2 * extents(names, sizes).T if len(names) else (sizes, sizes)
+    widths, heights = 2 * extents(names, sizes).T
     area = float((widths * heights).sum()) * 1.25
     width = max(min(math.sqrt(area * CLOUD_ASPECT), CLOUD_WIDTH), float(widths.max(initial=0.0)))
     reach = area / width / 2 * 4 / math.pi + 1  # half of the height of an ellipse of this width and area
