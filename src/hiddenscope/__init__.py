@@ -12,23 +12,30 @@ from hiddenscope._version import __version__
 
 if TYPE_CHECKING:
     from hiddenscope.analyses.ablation import ablate_steps
+    from hiddenscope.analyses.activations import activation_thresholds, active_periods
     from hiddenscope.analyses.analyze import analyze
     from hiddenscope.analyses.association import associate, associate_with_metrics
     from hiddenscope.analyses.bootstrap import bootstrap_over_samples
     from hiddenscope.analyses.clusters import cluster_units
     from hiddenscope.analyses.encoder_decoder import attractor, steering
     from hiddenscope.analyses.entropy import inter_step_entropy, intra_step_entropy
+    from hiddenscope.analyses.excitation import excitation
     from hiddenscope.analyses.flow import epoch_change, flow_alignment, flow_expansion
     from hiddenscope.analyses.information import label_information
     from hiddenscope.analyses.models import ModelAccess, recurrent_module
+    from hiddenscope.analyses.patterns import cluster_patterns
+    from hiddenscope.analyses.perturbation import perturbation_curves
     from hiddenscope.analyses.phases import find_phases
     from hiddenscope.analyses.probes import probe_accuracy
+    from hiddenscope.analyses.relevance import relevance, run_relevance
     from hiddenscope.analyses.removal import model_score, rank_units, removal_curves, unit_importance
     from hiddenscope.analyses.response_study import remove_units
     from hiddenscope.analyses.responses import drive_data, drive_one, drive_tokens, unit_responses
+    from hiddenscope.analyses.search import StateIndex
     from hiddenscope.analyses.segmentation import segment
     from hiddenscope.analyses.separability import separability, training_phase
     from hiddenscope.analyses.silencing import silence_clusters
+    from hiddenscope.analyses.windows import windows_at_peaks
     from hiddenscope.callbacks.monitor import HiddenStateMonitor
     from hiddenscope.callbacks.session import RecordingWarning, record
     from hiddenscope.dashboard import plot as plot
@@ -67,7 +74,10 @@ _HOMES = {
     "RunFormatError": "hiddenscope.errors",
     "RunLockedError": "hiddenscope.errors",
     "RunNotFoundError": "hiddenscope.errors",
+    "StateIndex": "hiddenscope.analyses.search",
     "ablate_steps": "hiddenscope.analyses.ablation",
+    "activation_thresholds": "hiddenscope.analyses.activations",
+    "active_periods": "hiddenscope.analyses.activations",
     "analyze": "hiddenscope.analyses.analyze",
     "as_embedding": "hiddenscope.trace",
     "as_trace": "hiddenscope.trace",
@@ -75,6 +85,7 @@ _HOMES = {
     "associate_with_metrics": "hiddenscope.analyses.association",
     "attractor": "hiddenscope.analyses.encoder_decoder",
     "bootstrap_over_samples": "hiddenscope.analyses.bootstrap",
+    "cluster_patterns": "hiddenscope.analyses.patterns",
     "cluster_units": "hiddenscope.analyses.clusters",
     "distance_rank_correlation": "hiddenscope.embeddings.fidelity",
     "drive_data": "hiddenscope.analyses.responses",
@@ -82,6 +93,7 @@ _HOMES = {
     "drive_tokens": "hiddenscope.analyses.responses",
     "embed": "hiddenscope.embeddings.baselines",
     "epoch_change": "hiddenscope.analyses.flow",
+    "excitation": "hiddenscope.analyses.excitation",
     "find_phases": "hiddenscope.analyses.phases",
     "find_runs": "hiddenscope.run",
     "flow_alignment": "hiddenscope.analyses.flow",
@@ -95,13 +107,16 @@ _HOMES = {
     "multislice_kernel": "hiddenscope.embeddings.kernel",
     "neighborhood_preservation": "hiddenscope.embeddings.fidelity",
     "open_run": "hiddenscope.run",
+    "perturbation_curves": "hiddenscope.analyses.perturbation",
     "plot": "hiddenscope.dashboard",
     "probe_accuracy": "hiddenscope.analyses.probes",
     "rank_units": "hiddenscope.analyses.removal",
     "record": "hiddenscope.callbacks.session",
     "recurrent_module": "hiddenscope.analyses.models",
+    "relevance": "hiddenscope.analyses.relevance",
     "removal_curves": "hiddenscope.analyses.removal",
     "remove_units": "hiddenscope.analyses.response_study",
+    "run_relevance": "hiddenscope.analyses.relevance",
     "segment": "hiddenscope.analyses.segmentation",
     "separability": "hiddenscope.analyses.separability",
     "silence_clusters": "hiddenscope.analyses.silencing",
@@ -110,6 +125,7 @@ _HOMES = {
     "trustworthiness": "hiddenscope.embeddings.fidelity",
     "unit_importance": "hiddenscope.analyses.removal",
     "unit_responses": "hiddenscope.analyses.responses",
+    "windows_at_peaks": "hiddenscope.analyses.windows",
 }
 
 __all__ = ["__version__", *_HOMES]
