@@ -1,0 +1,150 @@
+"""Methods, parts, very many points, and runs beside each other, in a real browser."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from hiddenscope.dashboard.picture import parameters
+from hiddenscope.description import LayerDescription, RunDescription, Snapshot
+from hiddenscope.results import ResultStore
+from hiddenscope.run import open_run
+from hiddenscope.store import SnapshotWriter
+
+pytestmark = pytest.mark.browser
+
+STEPS, UNITS = 20, 20
+EPOCHS = {"large": 60, "first": 5, "second": 4}
+
+TRACES = """id => {
+  const graph = document.querySelector('#' + id + ' .js-plotly-plot');
+  return (graph && graph._fullData || []).map(trace => ({
+    name: trace.name, type: trace.type, count: trace.x ? trace.x.length : 0, opacity: trace.opacity,
+    epochs: Array.from(new Set(Array.from(trace.customdata || [], row => row[0]))),
+    steps: Array.from(new Set(Array.from(trace.customdata || [], row => row[1]))),
+  }));
+}"""
+
+
+def record(folder, epochs, seed):
+    rng = np.random.default_rng(seed)
+    description = RunDescription(
+        layers=(LayerDescription("lstm", "LSTM", np.arange(UNITS), np.arange(STEPS)),),
+        samples=np.arange(6),
+        labels=None,
+        label_names=None,
+        probe_fingerprint="probe",
+        model="Net",
+    )
+    with SnapshotWriter.open(folder / "hiddenscope", description) as writer:
+        for epoch in range(epochs):
+            states = rng.normal(size=(STEPS, UNITS, 6)).astype(np.float32)
+            writer.append(Snapshot(float(epoch), {"lstm": states}, {"train_loss": 1 / (epoch + 1)}))
+        writer.finish("finished")
+    run = open_run(folder)
+    cloud = xr.DataArray(
+        rng.normal(size=(epochs, STEPS, UNITS, 3)).astype(np.float32),
+        dims=("epoch", "step", "unit", "component"),
+        coords={"epoch": np.arange(float(epochs)), "step": np.arange(STEPS), "unit": np.arange(UNITS)},
+    )
+    picture = xr.Dataset(
+        {
+            "embedding": cloud,
+            "intra_step_entropy": cloud.mean(["unit", "component"]),
+            "inter_step_entropy": cloud.mean(["step", "component"]),
+            "most_active_class": xr.zeros_like(cloud.isel(component=0, drop=True), dtype=np.int32) - 1,
+        },
+        attrs={"covers_epoch": epochs - 1.0, "made_from": run.fingerprint("lstm"), "computed_at": 1.0, "seconds": 1.0},
+    )
+    with ResultStore.open(run.location, writable=True) as store:
+        store.put("lstm", "mmphate", parameters(), picture)
+
+
+@pytest.fixture(scope="module")
+def address(serve, tmp_path_factory):
+    logdir = tmp_path_factory.mktemp("logs")
+    for seed, (name, epochs) in enumerate(EPOCHS.items()):
+        record(logdir / name, epochs, seed)
+    return serve(logdir)
+
+
+def drawn(page, condition, graph="picture"):
+    page.wait_for_function(f"() => {{ const traces = ({TRACES})('{graph}'); return {condition}; }}", timeout=150_000)
+    return page.evaluate(TRACES, graph)
+
+
+def test_a_cursor_in_a_cloud_with_gaps_shows_its_epoch_in_full(page, address):
+    page.goto(address + "?run=large&epoch=7")
+    traces = drawn(page, f"traces.some(t => t.name === 'now' && t.epochs[0] === 7 && t.count === {STEPS * UNITS})")
+    assert traces[0]["count"] <= 5_000 < EPOCHS["large"] * STEPS * UNITS
+    assert "of 24,000 points" in page.inner_text("#picture-note")
+    page.keyboard.press("ArrowRight")
+    drawn(page, f"traces.some(t => t.name === 'now' && t.epochs[0] === 8 && t.count === {STEPS * UNITS})")
+
+
+def test_very_many_points_are_an_image_and_all_of_a_part_are_drawn_when_zoomed_into(page, address):
+    page.goto(address + "?run=large&view=2")
+    drawn(page, "traces.length === 1 && traces[0].type === 'scattergl' && traces[0].opacity === 0")
+    image = "() => document.querySelectorAll('#picture .layer-below image, #picture image').length"
+    assert page.evaluate(image) >= 1
+    assert "all 24,000 points as an image" in page.inner_text("#picture-note")
+    page.evaluate(
+        """() => {
+          const graph = document.querySelector('#picture .js-plotly-plot');
+          window.Plotly.relayout(graph, {'xaxis.range': [-0.5, 0.5], 'yaxis.range': [-0.5, 0.5]});
+        }"""
+    )
+    traces = drawn(page, "traces.some(t => t.name === 'in view')")
+    seen = next(trace for trace in traces if trace["name"] == "in view")
+    assert 500 < seen["count"] <= 20_000
+    assert f"all {seen['count']:,} points here, of 24,000" in page.inner_text("#picture-note")
+    low, high = page.evaluate("() => document.querySelector('#picture .js-plotly-plot')._fullLayout.yaxis.range")
+    assert high - low < 2, "the zoom is kept"
+
+
+def test_a_part_of_the_picture_is_chosen_by_sliders_and_held_by_the_address(page, address):
+    page.goto(address + "?run=first&steps=3~5&epochs=1~2")
+    traces = drawn(page, f"traces.length === 1 && traces[0].count === {2 * 3 * UNITS}")
+    assert traces[0]["steps"] == [3, 4, 5]
+    assert traces[0]["epochs"] == [1, 2]
+    page.click("#part")
+    page.get_by_role("slider", name="last of the steps shown").press("ArrowRight")
+    drawn(page, f"traces[0].count === {2 * 4 * UNITS}")
+    page.wait_for_function("() => location.search.includes('steps=3%7E6')")
+    page.click("text=show all steps and epochs")
+    drawn(page, f"traces[0].count === {EPOCHS['first'] * STEPS * UNITS}")
+
+
+def test_another_method_is_shown_when_it_is_chosen(page, address):
+    page.goto(address + "?run=first")
+    before = drawn(page, "traces.length === 1 && traces[0].count > 0")
+    first = "() => Array.from(document.querySelector('#picture .js-plotly-plot')._fullData[0].x.slice(0, 3))"
+    places = page.evaluate(first)
+    page.click("#method")
+    page.click("[role=option]:has-text('PCA')")
+    page.wait_for_function(f"places => JSON.stringify(({first})()) !== JSON.stringify(places)", arg=places)
+    assert page.evaluate(TRACES, "picture")[0]["count"] == before[0]["count"]
+    page.wait_for_function("() => location.search.includes('method=pca')")
+
+
+def test_runs_side_by_side_share_cursor_and_axes_and_two_come_into_one_picture(page, address):
+    page.goto(address + "?run=first&compare=second")
+    traces = drawn(page, "traces.filter(t => t.type === 'scattergl').length === 2", "compare-graph")
+    assert [trace["count"] for trace in traces if trace["type"] == "scattergl"] == [2_000, 1_600]
+    layout = "() => document.querySelector('#compare-graph .js-plotly-plot')._fullLayout"
+    assert page.evaluate(f"{layout}().xaxis2.matches") == "x"
+    assert page.evaluate(f"{layout}().xaxis2.range.join() === {layout[6:]}.xaxis.range.join()")
+    assert not page.locator("#picture").is_visible()
+    page.keyboard.press("ArrowLeft")
+    drawn(page, "traces.filter(t => t.name === 'embedding now').length === 2", "compare-graph")
+    lines = page.evaluate(f"{layout}().shapes.map(shape => [shape.xref, shape.x0])")
+    assert lines == [["x", 3], ["x2", 3]]
+    page.click("text=in one picture")
+    traces = drawn(
+        page, "traces.some(t => t.name === 'first') && traces.some(t => t.name === 'second')", "compare-graph"
+    )
+    counts = {trace["name"]: trace["count"] for trace in traces}
+    assert (counts["first"], counts["second"]) == (2_000, 1_600)
+    page.wait_for_function("() => location.search.includes('mode=joint') && location.search.includes('compare=second')")
+    page.keyboard.press("Escape")
+    page.locator("#compare ~ * button, .picker button").first.click()
+    page.wait_for_selector("#picture", state="visible")
