@@ -17,10 +17,13 @@ if TYPE_CHECKING:
     from hiddenscope.analyses.association import associate, associate_with_metrics
     from hiddenscope.analyses.bootstrap import bootstrap_over_samples
     from hiddenscope.analyses.clusters import cluster_units
+    from hiddenscope.analyses.cocluster import co_cluster
     from hiddenscope.analyses.encoder_decoder import attractor, steering
     from hiddenscope.analyses.entropy import inter_step_entropy, intra_step_entropy
     from hiddenscope.analyses.excitation import excitation
+    from hiddenscope.analyses.expected_response import expected_response, run_responses, salient_units, salient_words
     from hiddenscope.analyses.flow import epoch_change, flow_alignment, flow_expansion
+    from hiddenscope.analyses.glyphs import sentence_glyphs
     from hiddenscope.analyses.information import label_information
     from hiddenscope.analyses.models import ModelAccess, recurrent_module
     from hiddenscope.analyses.patterns import cluster_patterns
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from hiddenscope.analyses.responses import drive_data, drive_one, drive_tokens, unit_responses
     from hiddenscope.analyses.search import StateIndex
     from hiddenscope.analyses.segmentation import segment
+    from hiddenscope.analyses.sentences import sentence_states
     from hiddenscope.analyses.separability import separability, training_phase
     from hiddenscope.analyses.silencing import silence_clusters
     from hiddenscope.analyses.windows import windows_at_peaks
@@ -87,6 +91,7 @@ _HOMES = {
     "bootstrap_over_samples": "hiddenscope.analyses.bootstrap",
     "cluster_patterns": "hiddenscope.analyses.patterns",
     "cluster_units": "hiddenscope.analyses.clusters",
+    "co_cluster": "hiddenscope.analyses.cocluster",
     "distance_rank_correlation": "hiddenscope.embeddings.fidelity",
     "drive_data": "hiddenscope.analyses.responses",
     "drive_one": "hiddenscope.analyses.responses",
@@ -94,6 +99,7 @@ _HOMES = {
     "embed": "hiddenscope.embeddings.baselines",
     "epoch_change": "hiddenscope.analyses.flow",
     "excitation": "hiddenscope.analyses.excitation",
+    "expected_response": "hiddenscope.analyses.expected_response",
     "find_phases": "hiddenscope.analyses.phases",
     "find_runs": "hiddenscope.run",
     "flow_alignment": "hiddenscope.analyses.flow",
@@ -117,7 +123,12 @@ _HOMES = {
     "removal_curves": "hiddenscope.analyses.removal",
     "remove_units": "hiddenscope.analyses.response_study",
     "run_relevance": "hiddenscope.analyses.relevance",
+    "run_responses": "hiddenscope.analyses.expected_response",
+    "salient_units": "hiddenscope.analyses.expected_response",
+    "salient_words": "hiddenscope.analyses.expected_response",
     "segment": "hiddenscope.analyses.segmentation",
+    "sentence_glyphs": "hiddenscope.analyses.glyphs",
+    "sentence_states": "hiddenscope.analyses.sentences",
     "separability": "hiddenscope.analyses.separability",
     "silence_clusters": "hiddenscope.analyses.silencing",
     "steering": "hiddenscope.analyses.encoder_decoder",
