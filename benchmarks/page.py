@@ -119,6 +119,8 @@ def _latencies(
             time.sleep(0.05)
 
     seen = watch(commit_and_see, times=5)
+    first.close()
+    again.close()
     return {
         "first view, of a server just started": _spread(*cold),
         "first view MB": round(bytes_of_first / 1e6, 2),
@@ -173,14 +175,13 @@ def served(folder: Path, *options: str) -> Iterator[tuple[int, psutil.Process]]:
     """The page of a folder in a process of its own: its port, and the process."""
     command = [sys.executable, "-W", "ignore", "-m", "hiddenscope", "dashboard", str(folder), "--port", "0"]
     options = options or ("--no-worker",)
-    process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        said = process.stdout.readline()
-        yield int(said.partition("http://127.0.0.1:")[2].split()[0]), psutil.Process(process.pid)
-    finally:
-        process.terminate()
-        process.wait(30)
+    with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            said = process.stdout.readline()
+            yield int(said.partition("http://127.0.0.1:")[2].split()[0]), psutil.Process(process.pid)
+        finally:
+            process.terminate()
 
 
 @contextmanager

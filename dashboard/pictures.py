@@ -7,17 +7,24 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import socket
+import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+from hiddenscope.dashboard.report import report_html
+from hiddenscope.dashboard.studio import live_studies
 from hiddenscope.dashboard.worker import Worker
 from hiddenscope.errors import HiddenscopeError, MissingExtraError
-from hiddenscope.run import Run, open_run
+from hiddenscope.run import Run, find_runs, open_run
 
 FLAGS = (
     "--no-sandbox",
@@ -36,29 +43,30 @@ _DRAWN = """() => ['picture', 'curves'].every(id => {
 })"""
 
 
-def views(run: Run) -> dict[str, dict[str, str]]:
-    """Name of the picture to the query of the page that it shows."""
+def views(run: Run, other: str = "") -> dict[str, dict[str, str]]:
+    """Name of the picture to the query of the page that it shows; ``other`` is a run to compare with, if any."""
     epochs = run.epochs
     middle = f"{epochs[len(epochs) // 2]:g}"
     units = ",".join(str(unit) for unit in run.description.layers[0].units[[1, 4]]) if _has_units(run, 5) else ""
     label = "class" if run.labels is not None else "unit"
-    return {
+    found = {
         "page": {"theme": "light"},
         "page-dark": {"theme": "dark", "color": label, "epoch": middle, "units": units},
         "page-steps": {"theme": "light", "color": "step", "view": "2"},
     }
+    return found | ({"page-compare": {"theme": "light", "compare": other}} if other else {})
 
 
-def take(run: Run, out: Path) -> list[Path]:
-    """Take every picture of `views` of the page that shows ``run``.
+def take(logdir: Path, out: Path) -> list[Path]:
+    """Take every picture of `views`, of TensorBoard's tab and scalars, and of the report.
 
     Args:
-        run: with at least one epoch; its picture is made first where it has none.
+        logdir: a run or a folder above it; the newest run is shown, and compared with the next one if there are two.
         out: the folder for the PNG files; made where it does not exist.
 
     Raises:
         MissingExtraError: playwright is not installed.
-        HiddenscopeError: there is no Chromium.
+        HiddenscopeError: there is no Chromium, or no run with an epoch.
     """
     try:
         from playwright.sync_api import sync_playwright
@@ -67,23 +75,69 @@ def take(run: Run, out: Path) -> list[Path]:
     browser_path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser_path is None:
         raise HiddenscopeError("taking pictures needs Chromium, found none; on Debian: apt-get install chromium")
-    folder = Path(run.path)
-    _embed(folder)
+    run = open_run(logdir)
+    names = [info.name for info in find_runs(logdir) if info.epoch_count and info.path != run.path]
+    _embed(logdir)
     out.mkdir(parents=True, exist_ok=True)
-    taken = []
-    with _served(folder) as address, sync_playwright() as driver:
+    with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=browser_path, args=list(FLAGS))
-        for name, query in views(run).items():
+
+        def shoot(name: str, address: str, ready: Callable[[Any], None]) -> Path:
             page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
-            page.goto(f"{address}/?{urlencode({key: value for key, value in query.items() if value})}")
-            page.wait_for_function(_DRAWN, timeout=PATIENCE_MS)
-            _settle(page)
+            page.goto(address)
+            ready(page)
             target = out / f"{name}.png"
             page.screenshot(path=str(target))
             page.close()
-            taken.append(target)
+            return target
+
+        taken = []
+        with _served(logdir) as address:
+            for name, query in views(run, *names[:1]).items():
+                asked = urlencode({key: value for key, value in query.items() if value})
+                ready = _compared if "compare" in query else _drawn
+                taken.append(shoot(name, f"{address}/?{asked}", ready))
+        with _tensorboard(logdir) as address:
+            taken.append(shoot("tensorboard", f"{address}/#hiddenscope", _tab_drawn))
+            taken.append(shoot("tensorboard-scalars", f"{address}/#timeseries", _scalars_drawn))
+        with tempfile.TemporaryDirectory() as scratch:
+            report = Path(scratch) / "report.html"
+            report.write_text(report_html(run), encoding="utf-8")
+            taken.append(shoot("report", report.as_uri(), _settle))
         browser.close()
     return taken
+
+
+def _drawn(page: Any) -> None:
+    page.wait_for_function(_DRAWN, timeout=PATIENCE_MS)
+    _settle(page)
+
+
+def _compared(page: Any) -> None:
+    page.wait_for_selector("#compare-graph .js-plotly-plot .main-svg", timeout=PATIENCE_MS)
+    _settle(page)
+
+
+def _tab_drawn(page: Any) -> None:
+    page.wait_for_selector("iframe", timeout=PATIENCE_MS)
+    element = page.query_selector("iframe")
+    frame = element.content_frame() if element is not None else None
+    if frame is None:
+        raise HiddenscopeError("TensorBoard did not open the tab")
+    frame.wait_for_function(_DRAWN, timeout=PATIENCE_MS)
+    _settle(frame)
+
+
+def _scalars_drawn(page: Any) -> None:
+    """Time Series with the loss and the entropies alone, first chart drawn."""
+    search = page.wait_for_selector("input[placeholder^='Filter tags']", timeout=PATIENCE_MS)
+    search.fill("loss|step_entropy")
+    page.wait_for_function(
+        """() => document.querySelectorAll('card-view').length > 2
+              && document.querySelectorAll('card-view canvas, card-view svg path').length > 3""",
+        timeout=PATIENCE_MS,
+    )
+    page.wait_for_timeout(2_500)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -93,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("docs/images"), help="where to put them (%(default)s)")
     args = parser.parse_args(argv)
     try:
-        for picture in take(open_run(args.run), args.out):
+        for picture in take(args.run, args.out):
             print(picture)
     except HiddenscopeError as error:
         print(f"pictures: {error}", file=sys.stderr)
@@ -102,7 +156,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _embed(folder: Path) -> None:
-    worker = Worker(folder)
+    worker = Worker(folder, studies=live_studies()[0])
     try:
         while worker.turn():
             continue
@@ -119,6 +173,35 @@ def _served(folder: Path) -> Iterator[str]:
     server = serve(create_app(folder), listener)
     threading.Thread(target=server.run, daemon=True).start()
     yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@contextmanager
+def _tensorboard(logdir: Path) -> Iterator[str]:
+    """A TensorBoard of the folder; its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logdir), "--host", "127.0.0.1"]
+    process = subprocess.Popen(
+        [*command, "--port", str(port)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        until = time.monotonic() + PATIENCE_MS / 1000
+        while True:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/data/environment", timeout=5).close()
+                break
+            except OSError:
+                if time.monotonic() > until or process.poll() is not None:
+                    raise HiddenscopeError("TensorBoard does not answer; is it installed?") from None
+                time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(30)
 
 
 def _settle(page: Any) -> None:
