@@ -272,8 +272,7 @@ def unit_columns(rows: Sequence[dict[str, Any]] = ()) -> list[dict[str, Any]]:
         {
             "field": "unit",
             "filter": True,
-            "pinned": "left",
-            "maxWidth": 110,
+            "maxWidth": 130,
             "comparator": {"function": "Number(valueA) - Number(valueB) || 0"},
         },
         {"field": "entropy", "headerName": "inter-step entropy (nats)", "valueFormatter": _TWO_DIGITS, **_NUMBER},
@@ -307,7 +306,7 @@ def _unit_table() -> AgGrid:
         columnDefs=unit_columns(),
         rowData=[],
         getRowId="params.data.unit",
-        defaultColDef={"sortable": True, "resizable": True, "flex": 1, "minWidth": 120, "wrapHeaderText": True},
+        defaultColDef={"sortable": True, "resizable": True, "flex": 1, "minWidth": 120, "wrapHeaderText": True, "autoHeaderHeight": True},
         dashGridOptions={
             "rowSelection": {"mode": "multiRow", "enableClickSelection": True},
             "rowHeight": 30,
