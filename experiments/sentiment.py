@@ -212,7 +212,11 @@ def _compare(context: Context, logs: Mapping[str, xr.Dataset]) -> None:
         context.figure(f"{name}-agreement", agreement, width=700, height=360, title=f"{name}: co-clusters over epochs")
         context.number(f"{name}: agreement of units at the end", float(study["agreement_units"][-1]))
         context.number(f"{name}: agreement of words at the end", float(study["agreement_words"][-1]))
-        own = evidence(run_responses(recorded, "gru", top=100_000), logs[name]["direction"].values[-1])  # type: ignore[arg-type]
+        everything = run_responses(recorded, "gru", top=100_000)
+        assert everything is not None
+        own = evidence(everything, logs[name]["direction"].values[-1])
+        counts = everything["count"].values
+        context.number(f"{name}: mean evidence of a step", float((own.values * counts).sum() / counts.sum()))
         table[name] = own.to_series()
         for kind, words in (("good", GOOD), ("bad", BAD)):
             there = [word for word in words if word in own["word"].values]
