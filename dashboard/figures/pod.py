@@ -32,7 +32,7 @@ Paths = npt.NDArray[np.floating]
 LIMIT = 6_000
 """Points of paths that are drawn; more are thinned along the steps."""
 _MOST_LINES = 40
-_MOST_BARS = 24
+_MOST_BARS = 64
 _DASHES = {0.90: "dot", 0.95: "dash", 0.99: "longdash"}
 
 
@@ -94,7 +94,12 @@ def scree(
         showlegend=False, bargap=0.25, margin={"l": 50, "r": 12, "t": 30, "b": 36}, uirevision="pod-scree"
     )
     figure.update_layout(title=_title(f"energy of the modes, epoch {name}", dark=dark))
-    figure.update_xaxes(title_text="mode", range=[0.4, shown + 0.6], dtick=1 if shown <= 12 else 4, showgrid=False)
+    figure.update_xaxes(
+        title_text="mode",
+        range=[0.4, shown + 0.6],
+        dtick=1 if shown <= 12 else 4 if shown <= 30 else 10,
+        showgrid=False,
+    )
     figure.update_yaxes(title_text="share of energy", range=[0, 1.04], tickformat=".0%")
     return figure
 
@@ -229,7 +234,7 @@ def trajectories(
         )
         figure.add_trace(dot.update(showlegend=labels is not None))
     axes = {f"{axis}axis": {"title": {"text": f"mode {k + 1}"}} for k, axis in enumerate("xyz")}
-    camera = {"eye": {"x": 0.78, "y": 0.78, "z": 0.5}, "projection": {"type": "orthographic"}}
+    camera = {"eye": {"x": 0.64, "y": 0.64, "z": 0.42}, "projection": {"type": "orthographic"}}
     figure.update_scenes(aspectmode="data", camera=camera, dragmode="turntable", domain_x=[0, 0.86], **axes)
     figure.update_layout(
         margin={"l": 0, "r": 0, "t": 30, "b": 0},

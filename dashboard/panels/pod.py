@@ -123,8 +123,11 @@ def caption(found: xr.Dataset, classes: xr.Dataset | None, at: int) -> str:
     if "steering" in here:
         ratio = here["steering"].values
         below = np.flatnonzero(np.logical_and.accumulate((ratio < 1)[::-1])[::-1])
-        crossing = f"from its step {int(here['encoder_step'].values[below[0]])} on" if below.size else "never"
-        said.append(f"the encoder is nearer to its own cluster {crossing}")
+        step = int(here["encoder_step"].values[below[0]]) if below.size else None
+        others = "than to any other" + ("" if step is None else f" from its step {step} on")
+        said.append(
+            f"the encoder is {'never' if step is None else ''} nearer to its own cluster {others}".replace("  ", " ")
+        )
     return " · ".join(said)
 
 
