@@ -24,6 +24,19 @@ def picture_of(run: Run, layer: str) -> xr.Dataset:
     stored = run.results.get(layer, PICTURE)
     if stored is not None and stored.attrs.get("made_from") == run.fingerprint(layer):
         return stored.assign_attrs(picture="the page's")
+    key = (run.path, layer, run.fingerprint(layer))
+    kept = _last.get(key)
+    if kept is None:
+        kept = _small_picture(run, layer)
+        _last.clear()  # one at a time: the studies of a layer follow each other
+        _last[key] = kept
+    return kept
+
+
+_last: dict[tuple[str, str, str], xr.Dataset] = {}
+
+
+def _small_picture(run: Run, layer: str) -> xr.Dataset:
     from hiddenscope.embeddings.mmphate import MMPHATE
 
     trace, note = thinned_trace(run, layer, epochs=SMALL_EPOCHS, steps=SMALL_STEPS)

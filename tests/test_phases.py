@@ -90,8 +90,8 @@ def test_planted_phases_are_told_with_their_kind_and_where_they_begin():
 @settings(max_examples=10)
 def test_phases_do_not_depend_on_the_unit_of_the_curve_and_turn_with_it(scale, shift, flip):
     y = bent([30], [0.0, 0.2], count=60, noise=0.2)
-    one = find_phases(y, n_controls=19)
-    other = find_phases((-1 if flip else 1) * scale * y + shift, n_controls=19)
+    one = find_phases(y, n_controls=49)
+    other = find_phases((-1 if flip else 1) * scale * y + shift, n_controls=49)
     turned = {"processing": "compression", "steady": "steady"}
     assert [phase.kind for phase in other.phases] == [turned[p.kind] if flip else p.kind for p in one.phases]
     assert other.changes == one.changes
@@ -137,28 +137,28 @@ def test_several_curves_pay_for_having_been_looked_at():
 
 @functools.cache
 def intra_curve(scenario):
-    return activation_curves(simulate(scenario))["intra-step entropy (activations)"]
+    return activation_curves(simulate(scenario).isel(step=slice(0, None, 2)))["intra-step entropy (activations)"]
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_the_known_change_of_a_bifurcation_is_found_within_two_epochs(scenario):
     curve = intra_curve(scenario)
-    found = find_phases(curve, n_controls=39)
+    found = find_phases(curve, n_controls=49)
     crossings = [system.crossing for system in SCENARIOS[scenario].systems]
-    assert found.p_value <= 0.05
+    assert found.p_value <= 0.02
     assert min(abs(change - crossing) for change in found.changes for crossing in crossings) <= 2
     assert any(phase.kind == "compression" for phase in found.phases)
 
 
 def claims(curves):
-    return np.mean([bool(find_phases(curve, n_controls=39, seed=i).phases) for i, curve in enumerate(curves)])
+    return np.mean([bool(find_phases(curve, n_controls=49, seed=i).phases) for i, curve in enumerate(curves)])
 
 
 def test_no_more_than_a_few_controls_show_a_phase():
     rng = np.random.default_rng(5)
     planted = intra_curve("hopf_bif__no_warp").values
-    assert claims([rng.permutation(planted) for _ in range(30)]) <= 0.1
-    assert claims([rng.normal(size=60) for _ in range(30)]) <= 0.1
+    assert claims([rng.permutation(planted) for _ in range(25)]) <= 0.08
+    assert claims([rng.normal(size=60) for _ in range(25)]) <= 0.08
 
 
 @pytest.mark.slow

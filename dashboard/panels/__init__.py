@@ -11,7 +11,7 @@ from typing import Any
 
 from hiddenscope.dashboard.panels.panel import Panel, Scene
 
-PANELS: tuple[str, ...] = ("pod", "responses", "rnnvis", "activations", "search")
+PANELS: tuple[str, ...] = ("clusters", "checks", "pod", "responses", "rnnvis", "activations", "search")
 """The modules of this folder that hold a ``PANEL``, in the order of the page."""
 
 

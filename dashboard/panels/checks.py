@@ -1,0 +1,43 @@
+"""Phases of the training, and entropies against what a linear readout and the labels say at every epoch and step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dash import dcc, html
+
+from hiddenscope.dashboard.figures.analyses import checks, phase_timeline, step_ablation
+from hiddenscope.dashboard.panels.panel import Panel, Scene
+
+SHADES = "Shaded: orange, the curve rises (processing); blue, it falls (compression), both beyond what noise does."
+
+
+def draw(scene: Scene) -> list[Any]:
+    """Phases and maps side by side, ablation below."""
+    results, picture = scene.results, scene.view.result
+    entropy = None if picture is None else picture["intra_step_entropy"]
+    timeline = phase_timeline(results.get("phases"), dark=scene.dark)
+    maps = checks(entropy, results.get("linear_probes"), results.get("label_information"), dark=scene.dark)
+    ablation = results.get("ablation")
+    tiles = [
+        _graph({"type": "panel-epochs", "name": "phases"}, timeline, 560),
+        _graph({"type": "panel-epochs", "name": "checks"}, maps, 560),
+    ]
+    return [
+        html.Div(SHADES, className="card-foot"),
+        html.Div(tiles, className="pod-tiles"),
+        _graph("ablation", step_ablation(ablation, dark=scene.dark), 260 if ablation is not None else 100),
+    ]
+
+
+def _graph(name: str | dict[str, str], figure: Any, height: int) -> Any:
+    return dcc.Graph(id=name, figure=figure, style={"height": f"{height}px"}, config={"displaylogo": False})
+
+
+PANEL = Panel(
+    name="checks",
+    title="Phases and checks",
+    about="Where the training changes its course, and what can be read from the states at each epoch and step.",
+    methods=("phases", "linear_probes", "label_information", "ablation"),
+    draw=draw,
+)
