@@ -20,6 +20,7 @@ from dash import MATCH, Dash, Input, Output, State, ctx, dcc, html, no_update
 from hiddenscope.analyses.activations import ACTIVATION_DIMS, Sign, activation_thresholds, active_periods
 from hiddenscope.analyses.excitation import Excitation, excitation, most_varying, network_inputs
 from hiddenscope.analyses.patterns import Method
+from hiddenscope.analyses.windows import WIDTH, gradient_width, settling_widths
 from hiddenscope.dashboard.figures.activations import (
     activation_map,
     cluster_name,
@@ -39,6 +40,8 @@ SIGNS: dict[str, Sign] = {"high": "positive", "low": "negative", "either": "abso
 CLUSTERS: dict[str, Method] = {"k-means": "kmeans", "Gaussian mixture": "mixture", "self-organizing map": "som"}
 EPSILONS = ("0.1", "0.3", "0.03", "0.001")
 """Of the relevance that is drawn. With less, relevance grows beyond bounds over a hundred steps of a trained LSTM."""
+WINDOWS = ("32 steps", "settling time", "90 % of gradient")
+"""How much of the past a pattern shows; what is not known (no weights, no responses yet) falls back to 32 steps."""
 PASSES = 50
 MOST_ROWS = 60
 KEPT = (1, 2, 4, 8, 16, 32, 64)
@@ -148,11 +151,45 @@ def _look(
     inputs = network_inputs(run, layer, at)
     sign = SIGNS.get(options.get("sign", ""), "positive")
     method = CLUSTERS.get(options.get("clusters", ""), "kmeans")
-    found = excitation(states, inputs, unit=unit, sign=sign, method=method)
+    width = window_width(run, layer, at, unit, states, sign=sign, choice=options.get("window", ""))
+    found = excitation(states, inputs, unit=unit, sign=sign, method=method, width=width)
     epsilon = options.get("epsilon", "")
     return Look(
         run, layer, at, states, inputs, found, sign, float(epsilon if epsilon in EPSILONS else EPSILONS[0]), dark
     )
+
+
+def window_width(
+    run: Run, layer: str, epoch: float, unit: Any, states: xr.DataArray, *, sign: Sign, choice: str
+) -> int:
+    """Steps of a window for one unit, as chosen; 32 where what it takes is not known."""
+    if choice == WINDOWS[1]:
+        stored = run.results.get(layer, "responses")
+        if stored is None or "settling_time" not in stored or unit not in stored["unit"].values:
+            return WIDTH
+        course_of = stored["settling_time"].sel(unit=unit)
+        near = course_of.sel(epoch=epoch, method="nearest") if "epoch" in course_of.dims else course_of
+        steps = run.description.layer(layer).steps
+        return settling_widths({unit: float(near)}, n_steps=int(steps.max(initial=0)) + 1)[unit]
+    if choice == WINDOWS[2]:
+        from hiddenscope.analyses.models import columns_of, recurrent_module
+        from hiddenscope.analyses.relevance import module_inputs
+
+        try:
+            module = recurrent_module(run, layer, epoch=epoch)
+            described = run.description.layer(layer)
+            if described.settings.get("level", 0) != module.num_layers - 1:
+                return WIDTH
+            inputs = module_inputs(run, layer, module.input_size, epoch)
+            out = int(getattr(module, "proj_size", 0) or module.hidden_size) * (2 if module.bidirectional else 1)
+            place = [str(label) for label in described.units].index(str(unit))
+            alone = states.sel(unit=[unit]).assign_coords(sample=np.arange(states.sizes["sample"]))
+            periods = active_periods(alone, activation_thresholds(alone, sign=sign), sign=sign)
+            periods = periods.assign(peak=states["step"].values[periods["peak"].to_numpy(np.intp)])
+            return gradient_width(module, inputs, periods, unit=int(columns_of(described.units, out)[place]))
+        except (ValueError, HiddenscopeError, KeyError):
+            return WIDTH
+    return WIDTH
 
 
 def sequence_view(look: Look, place: int, step: int | None) -> list[Any]:
@@ -388,6 +425,7 @@ PANEL = Panel(
     controls={
         "sign": ("active", tuple(SIGNS)),
         "clusters": ("patterns by", tuple(CLUSTERS)),
+        "window": ("window", WINDOWS),
         "epsilon": ("relevance \u03b5", EPSILONS),
     },
     follows_cursor=True,
