@@ -267,7 +267,7 @@ def _together(
     color = look.color if look.color in ("epoch", "step", "unit") else "epoch"
     figure = joint(result, (first, second), color=color, dimensions=look.dimensions, dark=look.dark)
     parts = [
-        "both runs embedded together: what lies close responds alike, in whichever run; the stronger the color, the later",
+        "both runs embedded together: what lies close responds alike, in whichever run; stronger colors are later",
         words.fidelity(result.attrs),
         "" if current else "newer epochs are being added",
     ]

@@ -87,12 +87,18 @@ def test_very_many_points_are_an_image_and_all_of_a_part_are_drawn_when_zoomed_i
     image = "() => document.querySelectorAll('#picture .layer-below image, #picture image').length"
     assert page.evaluate(image) >= 1
     assert "all 24,000 points as an image" in page.inner_text("#picture-note")
-    page.evaluate(
+    left, top, right, bottom = page.evaluate(
         """() => {
-          const graph = document.querySelector('#picture .js-plotly-plot');
-          window.Plotly.relayout(graph, {'xaxis.range': [-0.5, 0.5], 'yaxis.range': [-0.5, 0.5]});
+          const graph = document.querySelector('#picture .js-plotly-plot'), box = graph.getBoundingClientRect();
+          const x = graph._fullLayout.xaxis, y = graph._fullLayout.yaxis;
+          const place = at => [box.left + x._offset + x.d2p(at), box.top + y._offset + y.d2p(-at)];
+          return [...place(-0.5), ...place(0.5)];
         }"""
     )
+    page.mouse.move(left, top)
+    page.mouse.down()
+    page.mouse.move(right, bottom, steps=6)
+    page.mouse.up()
     traces = drawn(page, "traces.some(t => t.name === 'in view')")
     seen = next(trace for trace in traces if trace["name"] == "in view")
     assert 500 < seen["count"] <= 20_000
@@ -130,13 +136,13 @@ def test_runs_side_by_side_share_cursor_and_axes_and_two_come_into_one_picture(p
     page.goto(address + "?run=first&compare=second")
     traces = drawn(page, "traces.filter(t => t.type === 'scattergl').length === 2", "compare-graph")
     assert [trace["count"] for trace in traces if trace["type"] == "scattergl"] == [2_000, 1_600]
-    layout = "() => document.querySelector('#compare-graph .js-plotly-plot')._fullLayout"
-    assert page.evaluate(f"{layout}().xaxis2.matches") == "x"
-    assert page.evaluate(f"{layout}().xaxis2.range.join() === {layout[6:]}.xaxis.range.join()")
+    layout = "document.querySelector('#compare-graph .js-plotly-plot')._fullLayout"
+    assert page.evaluate(f"() => {layout}.xaxis2.matches") == "x"
+    assert page.evaluate(f"() => {layout}.xaxis2.range.join() === {layout}.xaxis.range.join()")
     assert not page.locator("#picture").is_visible()
     page.keyboard.press("ArrowLeft")
     drawn(page, "traces.filter(t => t.name === 'embedding now').length === 2", "compare-graph")
-    lines = page.evaluate(f"{layout}().shapes.map(shape => [shape.xref, shape.x0])")
+    lines = page.evaluate(f"() => {layout}.shapes.map(shape => [shape.xref, shape.x0])")
     assert lines == [["x", 3], ["x2", 3]]
     page.click("text=in one picture")
     traces = drawn(

@@ -1,0 +1,109 @@
+"""Runs beside each other: what is drawn of each, what the axes share, and two runs in one picture."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from hiddenscope.dashboard.compare import chosen
+from hiddenscope.dashboard.figures.comparison import Column, joint, side_by_side
+from hiddenscope.dashboard.library import Library
+from hiddenscope.description import LayerDescription, RunDescription, Snapshot
+from hiddenscope.store import SnapshotWriter
+
+STEPS, UNITS = 4, 3
+
+
+def result(epochs, seed=0):
+    rng = np.random.default_rng(seed)
+    cloud = xr.DataArray(
+        rng.normal(size=(epochs, STEPS, UNITS, 3)).astype(np.float32),
+        dims=("epoch", "step", "unit", "component"),
+        coords={"epoch": np.arange(epochs) - 1.0, "step": np.arange(STEPS), "unit": np.arange(UNITS)},
+    )
+    return xr.Dataset(
+        {
+            "embedding": cloud,
+            "intra_step_entropy": cloud.mean(["unit", "component"]),
+            "inter_step_entropy": cloud.mean(["step", "component"]),
+        }
+    )
+
+
+def column(epochs, seed=0, **options):
+    metrics = pd.DataFrame({"train_loss": np.arange(epochs, 0.0, -1)}, index=np.arange(epochs) - 1.0)
+    return Column(f"run {seed}", metrics, result(epochs, seed), **options)
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_each_run_has_its_column_with_its_own_points_and_curves_on_shared_axes(count, dimensions):
+    columns = [column(k + 2, k) for k in range(count)]
+    figure = side_by_side(columns, dimensions=dimensions)
+    clouds = figure.layout.meta["clouds"]
+    assert len(clouds) == count
+    for k, (one, own) in enumerate(zip(clouds, columns, strict=True)):
+        trace = figure.data[one["at"]]
+        expected = own.result["embedding"].values[..., 0].ravel()
+        np.testing.assert_array_equal(trace.x, expected)
+        assert one["epochs"] == own.result["epoch"].values.tolist()
+        axis = "x" if k == 0 else f"x{k + 1}"
+        loss, intra, inter = (curve for curve in figure.data if getattr(curve, "xaxis", None) == axis)
+        np.testing.assert_array_equal(loss.y, own.metrics["train_loss"])
+        np.testing.assert_allclose(intra.y, own.result["intra_step_entropy"].mean("step"), rtol=1e-5)
+        np.testing.assert_allclose(inter.y, own.result["inter_step_entropy"].median("unit"), rtol=1e-5)
+        if k:
+            assert figure.layout[f"xaxis{k + 1}"].matches == "x"
+            assert figure.layout[f"yaxis{k + 2}"].matches == "y"
+    domains = [figure.layout["xaxis" if k == 0 else f"xaxis{k + 1}"].domain for k in range(count)]
+    assert all(left[1] < right[0] for left, right in itertools.pairwise(domains))
+
+
+def test_a_run_without_a_picture_shows_its_loss_and_says_so():
+    bare = Column("bare", pd.DataFrame({"loss": [1.0]}, index=[0.0]), None)
+    figure = side_by_side([bare, column(3)])
+    assert len(figure.layout.meta["clouds"]) == 1
+    assert any(note.text == "no picture yet" for note in figure.layout.annotations)
+    odd = side_by_side([column(3, problem="no labels")])
+    assert odd.layout.meta["clouds"] == []
+
+
+def test_five_runs_are_too_many():
+    with pytest.raises(ValueError, match="1 to 4 runs"):
+        side_by_side([column(2)] * 5)
+
+
+@pytest.mark.parametrize("color", ["epoch", "step", "unit"])
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_in_one_picture_each_run_keeps_its_own_epochs(color, dimensions):
+    both = xr.concat([result(3, 0), result(2, 1)], dim="epoch").assign(
+        run=("epoch", [0, 0, 0, 1, 1]), epoch_of_run=("epoch", [-1.0, 0.0, 1.0, -1.0, 0.0])
+    )
+    figure = joint(both, ("a", "b"), color=color, dimensions=dimensions)
+    assert [trace.name for trace in figure.data] == ["a", "b"]
+    assert sorted(set(figure.data[0].customdata[:, 0])) == [-1, 0, 1]
+    assert sorted(set(figure.data[1].customdata[:, 0])) == [-1, 0]
+    np.testing.assert_array_equal(figure.data[1].x, result(2, 1)["embedding"].values[..., 0].ravel())
+    assert figure.layout.meta["clouds"][1]["epochs"] == [-1, 0]
+
+
+def test_only_runs_that_exist_and_have_an_epoch_are_compared_at_most_four_each_once(tmp_path):
+    description = RunDescription(
+        layers=(LayerDescription("lstm", "LSTM", np.arange(UNITS), np.arange(STEPS)),),
+        samples=np.arange(2),
+        labels=None,
+        label_names=None,
+        probe_fingerprint="probe",
+        model="Net",
+    )
+    for name in "abcdef":
+        with SnapshotWriter.open(tmp_path / name / "hiddenscope", description) as writer:
+            if name != "f":
+                writer.append(Snapshot(0.0, {"lstm": np.zeros((STEPS, UNITS, 2), np.float32)}, {}))
+            writer.finish("finished")
+    library = Library(tmp_path)
+    assert chosen(library, "a", ["b", "a", "../a", "f", 7, None]) == ["a", "b"]
+    assert chosen(library, "a", list("bcde")) == ["a", "b", "c", "d"]
+    assert chosen(library, None, "nonsense") == []
