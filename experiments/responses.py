@@ -269,6 +269,8 @@ def _report(context: Context, found: Mapping[tuple[str, int], xr.Dataset]) -> No
         curves = result[["curve", "random", "area", "area_error"]].rename(ranking="metric_", curve="score")
         curves = curves.drop_vars("metric", errors="ignore").rename(metric_="metric")
         title = f"{name}, {units} units"
+        ranked = areas[(areas["data"] == name) & (areas["units"] == units) & areas["area"].notna()]["ranking"]
+        curves = curves.sel(metric=ranked.tolist())
         context.figure(
             f"removal-{slug}", removal(curves, quantity=str(result.attrs["quantity"]), title=title), height=620
         )
@@ -327,7 +329,9 @@ def _tables(found: Mapping[tuple[str, int], xr.Dataset]) -> tuple[pd.DataFrame, 
             )
         error = float(result["area_error"])
         for ranking, area in zip(result["ranking"].values, result["area"].values, strict=True):
-            areas.append({**about, "ranking": ranking, "area": float(area), "random": error})
+            values = result.get(f"{ranking}, in-network")
+            ranked = values is None or np.isfinite(values.values).mean() > 0.5  # else mostly ties: no ranking at all
+            areas.append({**about, "ranking": ranking, "area": float(area) if ranked else np.nan, "random": error})
     return pd.DataFrame(networks), pd.DataFrame(agreed), pd.DataFrame(areas)
 
 

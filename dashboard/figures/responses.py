@@ -221,7 +221,7 @@ def extremes(
     changes = np.where(ends == states[:, 0], np.nan, ends - states[:, 0])
     values = (states - states[:, :1]) / changes[:, None]
     labels = _labels(answers)
-    figure = make_subplots(rows=1, cols=3, subplot_titles=list(chosen), shared_yaxes=True, horizontal_spacing=0.03)
+    figure = make_subplots(rows=1, cols=3, subplot_titles=list(chosen), horizontal_spacing=0.05)
     figure.update_layout(template=template(dark=dark))
     for column, units in enumerate(chosen.values(), start=1):
         horizon = _horizon(times[units], values.shape[1]) + 1 if units.size else 2
@@ -245,7 +245,8 @@ def extremes(
         if not units.size:
             figure.add_annotation(text="none", showarrow=False, x=0.5, y=0.5, row=1, col=column)
         figure.update_xaxes(title_text="step", row=1, col=column)
-    figure.update_yaxes(title_text="share of the change", tickformat=".0%", row=1, col=1)
+    figure.update_yaxes(tickformat=".0%")
+    figure.update_yaxes(title_text="share of the change", row=1, col=1)
     figure.update_annotations(font={"size": SMALL + 1, "color": look.text})
     figure.update_layout(margin={"l": 58, "r": 16, "t": 32, "b": 40}, showlegend=False)
     return figure
