@@ -16,12 +16,11 @@ from hiddenscope.dashboard.figures.template import (
     class_colors,
     colorbar,
     colorscale,
+    faded,
     message,
     template,
     theme,
 )
-
-PHASE_COLORS = {"processing": "rgba(224, 142, 0, 0.20)", "compression": "rgba(0, 114, 178, 0.20)"}
 
 
 def cluster_trajectories(clusters: xr.Dataset | None, *, picked: Sequence[str] = (), dark: bool = False) -> go.Figure:
@@ -288,6 +287,7 @@ def phase_timeline(phases: xr.Dataset | None, *, dark: bool = False) -> go.Figur
     if phases is None or not phases.sizes.get("curve"):
         return message("phases are looked for once 12 epochs are recorded", dark=dark)
     look = theme(dark=dark)
+    hues = {"processing": look.classes[2], "compression": look.classes[1]}  # as behind the curves of the page
     epochs = phases["epoch"].values.astype(float)
     panels, shapes = [], []
     for number, name in enumerate(phases["curve"].values.tolist()):
@@ -317,10 +317,10 @@ def phase_timeline(phases: xr.Dataset | None, *, dark: bool = False) -> go.Figur
                 "y1": 1,
                 "line": {"width": 0},
                 "layer": "below",
-                "fillcolor": PHASE_COLORS[phase["kind"]],
+                "fillcolor": faded(hues[phase["kind"]], 0.16),
             }
             for phase in phase_rows(one)
-            if phase["kind"] in PHASE_COLORS
+            if phase["kind"] in hues
         ]
     figure = stack(panels, untrained=bool((epochs == -1).any()), dark=dark)
     figure.update_layout(shapes=shapes)

@@ -9,7 +9,7 @@ from dash import dcc, html
 from hiddenscope.dashboard.figures.analyses import checks, phase_timeline, step_ablation
 from hiddenscope.dashboard.panels.panel import Panel, Scene
 
-SHADES = "Shaded: orange, the curve rises (processing); blue, it falls (compression), both beyond what noise does."
+SHADES = "Shaded: green, the curve rises (processing); orange, it falls (compression), both beyond what noise does."
 
 
 def draw(scene: Scene) -> list[Any]:
