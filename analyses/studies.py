@@ -24,6 +24,7 @@ STUDIES: tuple[str, ...] = (
     "hiddenscope.analyses.standard:ASSOCIATION",
     "hiddenscope.analyses.standard:PROBES",
     "hiddenscope.analyses.standard:INFORMATION",
+    "hiddenscope.analyses.by_method:BY_METHOD",
     "hiddenscope.analyses.cocluster:COCLUSTER",
     "hiddenscope.analyses.pod:POD_STUDY",
     "hiddenscope.analyses.pod:SEPARABILITY_STUDY",
