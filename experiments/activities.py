@@ -44,10 +44,13 @@ def watch_recipe(*, quick: bool) -> Recipe:
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    from hiddenscope.experiments.full_figures import add_methods
+
     parser.add_argument("--uci", metavar="DIR", help="folder of UCI HAR; without it, the watch data are used")
     parser.add_argument("--epochs", type=int, help="epochs to train (default: 1000 for UCI HAR, 60 for the watch data)")
     parser.add_argument("--learning-rate", type=float, help="of Adam (default: 2e-5 for UCI HAR, 2e-3 for the watch)")
     parser.add_argument("--most-epochs-shown", type=int, default=61, help="epochs embedded (default: %(default)s)")
+    add_methods(parser)
 
 
 def _run(context: Context) -> None:

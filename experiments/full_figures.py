@@ -5,6 +5,7 @@ The figures of MM-PHATE (Xie et al. 2024) for one network, and the statistics th
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,16 @@ if TYPE_CHECKING:
 METHODS: tuple[Method, ...] = ("mmphate", "pca", "tsne", "isomap")
 MOST_NODES = {"tsne": 3_000, "isomap": 3_000}
 """Nodes that a method is given; of a larger trace, it sees fewer epochs. It would take hours otherwise."""
+
+
+def add_methods(parser: argparse.ArgumentParser) -> None:
+    """The option that says by which methods the trace is drawn."""
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        choices=METHODS,
+        help=f"methods to draw by, beside mmphate (default: {' '.join(METHODS)}; with --quick: mmphate pca)",
+    )
 
 
 def draw_everything(context: Context, run: Run, trace: xr.DataArray, split: Split, recipe: Recipe) -> None:
@@ -53,7 +64,9 @@ def draw_everything(context: Context, run: Run, trace: xr.DataArray, split: Spli
 
     metrics = run.metrics()
     made, rows, associations = {}, [], []
-    for method in context.progress(METHODS[:2] if context.quick else METHODS, "pictures"):
+    wanted = context.arguments.methods or (METHODS[:2] if context.quick else METHODS)
+    methods = [method for method in METHODS if method in wanted or method == "mmphate"]
+    for method in context.progress(methods, "pictures"):
         options = {"theta": 0.8} if method == "tsne" else None
         part = fewer_epochs(trace, MOST_NODES.get(method, trace.size))
         made[method] = kept_picture(context, "trace", part, method, options=options)

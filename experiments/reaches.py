@@ -42,9 +42,12 @@ def recorded_epoch(epoch: int) -> bool:
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    from hiddenscope.experiments.full_figures import add_methods
+
     parser.add_argument("--nwb", metavar="FILE", help="NWB file of Area2_Bump; without it, synthetic spikes are used")
     parser.add_argument("--epochs", type=int, help="epochs to train (default: 200)")
     parser.add_argument("--learning-rate", type=float, help="of Adam (default: 1e-4)")
+    add_methods(parser)
 
 
 def _run(context: Context) -> None:
