@@ -234,8 +234,11 @@ def trajectories(
         )
         figure.add_trace(dot.update(showlegend=labels is not None))
     axes = {f"{axis}axis": {"title": {"text": f"mode {k + 1}"}} for k, axis in enumerate("xyz")}
-    camera = {"eye": {"x": 0.64, "y": 0.64, "z": 0.42}, "projection": {"type": "orthographic"}}
-    figure.update_scenes(aspectmode="data", camera=camera, dragmode="turntable", domain_x=[0, 0.86], **axes)
+    camera = {"eye": {"x": 1.0, "y": 1.0, "z": 0.65}, "projection": {"type": "orthographic"}}
+    ratio = _aspect(np.concatenate([_three(part).reshape(-1, 3) for _, part in parts]))
+    figure.update_scenes(
+        aspectmode="manual", aspectratio=ratio, camera=camera, dragmode="turntable", domain_x=[0, 0.86], **axes
+    )
     figure.update_layout(
         margin={"l": 0, "r": 0, "t": 30, "b": 0},
         legend={"x": 1, "xanchor": "right", "y": 0.98, "itemsizing": "constant", "font": {"color": look.text}},
@@ -243,6 +246,14 @@ def trajectories(
         uirevision="pod-paths",
     )
     return figure
+
+
+def _aspect(points: Paths) -> dict[str, float]:
+    """Equal scales on all axes, as large as the scene allows; an axis without extent gets a little."""
+    known = points[np.isfinite(points).all(axis=1)]
+    extent = np.maximum(np.ptp(known, axis=0), 1e-9) if len(known) else np.ones(3)
+    ratio = 1.5 * np.maximum(extent / extent.max(), 0.05)
+    return dict(zip("xyz", ratio.tolist(), strict=True))
 
 
 def _palette(count: int, *, dark: bool) -> tuple[str, ...]:
