@@ -226,6 +226,8 @@ def stream_responses(
             at = track.T
             here = whole & (at >= 0) & (at < n_words)
             found, seen = rows[here], at[here]
+            if not len(seen):
+                continue
             order = np.argsort(seen, kind="stable")
             found, seen = found[order], seen[order]
             present, starts = np.unique(seen, return_index=True)

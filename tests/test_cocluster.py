@@ -3,14 +3,16 @@
 import numpy as np
 import pytest
 import xarray as xr
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.metrics import adjusted_rand_score
 
 from hiddenscope.analyses.cocluster import (
     COCLUSTER,
+    MOST_EPOCHS,
     CoClusters,
+    _studied,
     agreement,
     carry_labels,
     choose_count,
@@ -52,6 +54,7 @@ def test_planted_blocks_are_found_whatever_their_signs_and_counted_right(noise, 
         assert rows[found.words == label][0] == columns[found.units == label][0], "words and units share their label"
 
 
+@settings(max_examples=20)
 @given(st.permutations(range(12)), st.permutations(range(8)))
 def test_the_order_of_words_and_units_does_not_matter(words, units):
     matrix = np.kron(np.diag([1.0, -2.0]), np.ones((6, 4))) + 0.05 * np.random.default_rng(0).normal(size=(12, 8))
@@ -215,6 +218,17 @@ def test_only_new_epochs_are_read_again(tmp_path, monkeypatch):
         make(COCLUSTER, run, "gru", store)
         writer.finish("finished")
     assert read == [3.0]
+
+
+def test_epochs_that_are_looked_at_stay_so_or_are_left_out_as_a_run_grows():
+    former = [0]
+    for count in range(2, 400):
+        chosen = _studied(count).tolist()
+        assert chosen[0] == 0
+        assert chosen[-1] == count - 1
+        assert len(chosen) <= MOST_EPOCHS + 1
+        assert set(chosen[:-1]) <= set(former), "none comes in between that was not looked at when it was the newest"
+        former = chosen
 
 
 def test_a_run_without_events_has_no_co_clusters(tmp_path):

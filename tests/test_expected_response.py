@@ -102,6 +102,12 @@ def test_blocks_give_what_one_piece_gives_and_a_loop_too(seed, cut, longest):
         assert_allclose(whole["response"].values[word], np.mean(moves, axis=0) if moves else 0, atol=1e-6)
 
 
+def test_a_block_without_any_event_adds_nothing():
+    found = stream_responses([(np.ones((3, 2, 1)), np.full((1, 3), -1))], n_words=2, n_units=2)
+    assert found["count"].values.tolist() == [0, 0]
+    assert (found["response"] == 0).all()
+
+
 def test_quantiles_from_a_reservoir_come_close_to_those_of_everything():
     rng = np.random.default_rng(0)
     moves = rng.normal(size=(20_000, 1, 1))

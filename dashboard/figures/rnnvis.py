@@ -24,7 +24,8 @@ POSITIVE, NEGATIVE = "#ff5b09", "#09adff"
 """The colors of RNNVis."""
 WIDEST = 12.0
 """Width of the strongest edge, in pixels."""
-SQUARE = 7.0
+GAP = 2.0
+"""Between two units' squares."""
 NO_EVENTS = (
     "Units can be told by what they answer to where the probe consists of tokens or numbers, or has labels;<br>"
     "this run has none of these, or too few of its steps were recorded."
@@ -228,7 +229,7 @@ def _units(
         mode="markers",
         marker={
             "symbol": "square",
-            "size": SQUARE,
+            "size": drawing.pitch - GAP,
             "color": np.zeros(len(labels)),
             "colorscale": signed_scale(dark=dark),
             "cmin": -limit,

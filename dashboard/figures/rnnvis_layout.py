@@ -17,7 +17,11 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 PITCH = 9.0
-"""From one unit's square to the next."""
+"""From one unit's square to the next, where there are many units."""
+WIDE_PITCH, FEW_UNITS = 12.0, 200
+"""The same, for no more units than this."""
+LARGE_LETTERS, FEW_WORDS = 1.3, 80
+"""By how much fonts grow where there are no more words than this."""
 CHIP_COLUMNS = 24
 CHIP_GAP = 16.0
 CHIP_MARGIN = 5.0
@@ -71,6 +75,7 @@ class Drawing:
         clouds: of each cluster of words, by label.
         words: center of each word, NaN for words in no cloud, shape (word, 2).
         fonts: size of each word, shape (word,).
+        pitch: from one unit's square to the next.
     """
 
     width: float
@@ -80,6 +85,7 @@ class Drawing:
     clouds: Mapping[int, Box]
     words: Floats
     fonts: Floats
+    pitch: float
 
 
 def draw_all(
@@ -95,7 +101,8 @@ def draw_all(
         unit_clusters: label of each unit, -1 for none.
     """
     words, units = np.asarray(word_clusters), np.asarray(unit_clusters)
-    sizes = fonts_of(strengths)
+    sizes = fonts_of(strengths) * (LARGE_LETTERS if len(words) <= FEW_WORDS else 1.0)
+    pitch = WIDE_PITCH if len(units) <= FEW_UNITS else PITCH
     order = [label for label in chip_order(units) if (units == label).any()]
     labels = [*order, *(label for label in np.unique(words[words >= 0]).tolist() if label not in order)]
     packed = {
@@ -107,20 +114,20 @@ def draw_all(
         label: bounds(places, sizes[words == label], names_of(names, words == label))
         for label, places in packed.items()
     }
-    tall_chips = sum(2 * half for _, half in (chip_size(int((units == label).sum())) for label in order))
+    tall_chips = sum(2 * half for _, half in (chip_size(int((units == label).sum()), pitch) for label in order))
     tall_chips += CHIP_GAP * max(len(order) - 1, 0)
     columns = in_columns(cloud_boxes)
     tall_clouds = max((stack_height([cloud_boxes[label] for label in column]) for column in columns), default=0.0)
     height = max(tall_chips, tall_clouds, 240.0) + 40.0
     chip_left = 84.0
-    chips, squares = place_chips(units, order, left=chip_left, height=height)
+    chips, squares = place_chips(units, order, pitch=pitch, left=chip_left, height=height)
     chip_right = max((box.right for box in chips.values()), default=chip_left + 120.0)
     clouds, centers = place_clouds(columns, cloud_boxes, left=chip_right + 130.0, height=height)
     at = np.full((len(words), 2), np.nan)
     for label, places in packed.items():
         at[words == label] = places + np.array(centers[label])
     right = max((box.right for box in clouds.values()), default=chip_right + 300.0)
-    return Drawing(right + 16.0, height, chips, squares, clouds, at, sizes)
+    return Drawing(right + 16.0, height, chips, squares, clouds, at, sizes, pitch)
 
 
 def chip_order(units: npt.ArrayLike) -> list[int]:
@@ -134,18 +141,18 @@ def chip_order(units: npt.ArrayLike) -> list[int]:
     return [label for _, label in sorted(kept)]
 
 
-def chip_size(count: int) -> tuple[float, float]:
+def chip_size(count: int, pitch: float) -> tuple[float, float]:
     """Half of the width and of the height of a chip of ``count`` units."""
     columns = min(count, CHIP_COLUMNS)
     rows = math.ceil(count / CHIP_COLUMNS)
-    return CHIP_MARGIN + columns * PITCH / 2, CHIP_MARGIN + rows * PITCH / 2
+    return CHIP_MARGIN + columns * pitch / 2, CHIP_MARGIN + rows * pitch / 2
 
 
 def place_chips(
-    units: npt.NDArray[Any], order: Sequence[int], *, left: float, height: float
+    units: npt.NDArray[Any], order: Sequence[int], *, pitch: float, left: float, height: float
 ) -> tuple[dict[int, Box], Floats]:
     """Chips one above the other, spread over the height, and the center of each unit's square."""
-    halves = {label: chip_size(int((units == label).sum())) for label in order}
+    halves = {label: chip_size(int((units == label).sum()), pitch) for label in order}
     taken = sum(2 * half for _, half in halves.values())
     gap = (height - taken) / (len(order) + 1) if order else 0.0
     chips, squares = {}, np.full((len(units), 2), np.nan)
@@ -154,8 +161,8 @@ def place_chips(
         half_width, half_height = halves[label]
         chips[label] = Box(left + half_width, top + half_height, half_width, half_height)
         rank = np.arange(int((units == label).sum()))
-        squares[units == label, 0] = left + CHIP_MARGIN + (rank % CHIP_COLUMNS + 0.5) * PITCH
-        squares[units == label, 1] = top + CHIP_MARGIN + (rank // CHIP_COLUMNS + 0.5) * PITCH
+        squares[units == label, 0] = left + CHIP_MARGIN + (rank % CHIP_COLUMNS + 0.5) * pitch
+        squares[units == label, 1] = top + CHIP_MARGIN + (rank // CHIP_COLUMNS + 0.5) * pitch
         top += 2 * half_height + gap
     return chips, squares
 
