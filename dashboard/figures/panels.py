@@ -44,7 +44,7 @@ def stack(panels: Sequence[Panel], *, untrained: bool = False, dark: bool = Fals
     if len(panels) == 1 and not panels[0].traces:
         return message(panels[0].waiting, dark=dark)
     look = theme(dark=dark)
-    figure = go.Figure(layout={"template": template(dark=dark)})
+    traces: list[Any] = []
     domains = _domains([panel.weight for panel in panels])
     layout: dict[str, Any] = {
         "margin": {"l": 54, "r": 62, "t": 22, "b": 36},
@@ -93,13 +93,12 @@ def stack(panels: Sequence[Panel], *, untrained: bool = False, dark: bool = Fals
             elif trace.showscale is not False:
                 trace.colorbar.update(y=(low + high) / 2, len=high - low)
             trace.update(placed)
-            figure.add_trace(trace)
+            traces.append(trace)
         layout["annotations"].append(_caption(panel.title, x=0, y=high, anchor="left", color=look.text))
         if not panel.traces:
             waiting = _caption(panel.waiting, x=0.5, y=(low + high) / 2, anchor="center", color=look.muted)
             layout["annotations"].append(waiting | {"yanchor": "middle"})
-    figure.update_layout(layout)
-    return figure
+    return go.Figure(traces, {"template": template(dark=dark), **layout})
 
 
 def _axis_key(axis: str) -> str:
