@@ -306,7 +306,14 @@ def _unit_table() -> AgGrid:
         columnDefs=unit_columns(),
         rowData=[],
         getRowId="params.data.unit",
-        defaultColDef={"sortable": True, "resizable": True, "flex": 1, "minWidth": 120, "wrapHeaderText": True, "autoHeaderHeight": True},
+        defaultColDef={
+            "sortable": True,
+            "resizable": True,
+            "flex": 1,
+            "minWidth": 120,
+            "wrapHeaderText": True,
+            "autoHeaderHeight": True,
+        },
         dashGridOptions={
             "rowSelection": {"mode": "multiRow", "enableClickSelection": True},
             "rowHeight": 30,

@@ -22,7 +22,15 @@ def connect_browser(app: Dash) -> None:
         Input("units", "data"),
         Input("frame", "data"),
     )
-    browser("zoomed", Output("zoom", "data"), Input("picture", "relayoutData"), Input("dimensions", "value"))
+    browser(
+        "zoomed",
+        Output("zoom", "data"),
+        Input("picture", "relayoutData"),
+        Input("dimensions", "value"),
+        Input("run", "value"),
+        Input("layer", "value"),
+        Input("method", "value"),
+    )
     browser(
         "rangeBounds",
         *(

@@ -77,12 +77,19 @@
     return path;
   }
 
-  /* A copy of the layout, with the camera where the reader left it. */
+  let zoomTold = null;
+
+  /* A copy of the layout, with the camera, or the part of the plane in view, where the reader left it. */
   function keptLayout(figure) {
     const layout = structuredClone(figure.layout);
     const graph = document.querySelector("#picture .js-plotly-plot");
     const scene = graph && graph._fullLayout && graph._fullLayout.scene && graph._fullLayout.scene._scene;
     if (layout.scene && scene && scene.getCamera) layout.scene.camera = scene.getCamera();
+    if (zoomTold && !layout.scene && graph && graph._fullLayout && graph._fullLayout.xaxis) {
+      for (const axis of ["xaxis", "yaxis"]) {
+        layout[axis] = Object.assign({}, layout[axis], { range: graph._fullLayout[axis].range.slice(), autorange: false });
+      }
+    }
     return layout;
   }
 
@@ -282,7 +289,7 @@
     else panelTimer = setTimeout(tell, 180);
   }
 
-  let zoomTimer = null, zoomTold = null, rangeTold = {};
+  let zoomTimer = null, rangeTold = {};
   function tellZoom(window_) {
     if (same(window_, zoomTold)) return;
     zoomTold = window_;
@@ -431,6 +438,11 @@
       /* what part of the plane is in view, once the hand rests; only pictures with gaps are drawn anew for it */
       zoomed: function (event, dimensions) {
         clearTimeout(zoomTimer);
+        const causes = (window.dash_clientside.callback_context.triggered || []).map((one) => one.prop_id);
+        if (causes.some((cause) => cause !== "picture.relayoutData" && cause !== ".")) {
+          tellZoom(null);  // another picture is in another place
+          return window.dash_clientside.no_update;
+        }
         zoomTimer = setTimeout(() => {
           const graph = document.querySelector("#picture .js-plotly-plot");
           const meta = graph && graph.layout && graph.layout.meta;
