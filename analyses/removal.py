@@ -42,7 +42,7 @@ def model_score(
 
     A removed unit is 0 at every step. Since nobody reads it then, its column of the recurrent weights, and of the
     weights from this level to the next, is taken for 0 in a copy of the recurrent module, and its output is set to 0:
-    torch's own kernel runs every mask, several times faster than stepping. The model itself is left as it was.
+    torch's own kernel runs every mask, two to three times as fast as stepping. The model itself is left as it was.
 
     Args:
         access: the model.
