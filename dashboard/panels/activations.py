@@ -324,7 +324,7 @@ def period_table(look: Look, periods: pd.DataFrame, names: tuple[str, ...] | Non
         columns += ["pattern", "typicality", "doubt", "seen often"]
         headers |= {"typicality": "farther than (%)"}
     defs = [
-        {"field": name, "headerName": headers.get(name, name), "flex": 2 if name == "sequence" else 1, "minWidth": 62}
+        {"field": name, "headerName": headers.get(name, name), "flex": 2 if name == "sequence" else 1, "minWidth": 78}
         for name in columns
     ]
     grid = AgGrid(
