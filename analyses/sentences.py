@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ import xarray as xr
 from hiddenscope.analyses.expected_response import Events, events_of
 from hiddenscope.description import INPUTS
 from hiddenscope.run import Run
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.floating[Any]]
@@ -117,7 +120,7 @@ def sentence_states(run: Run, layer: str, vectors: npt.ArrayLike, *, epoch: floa
 
     Args:
         run: with recorded weights.
-        layer: a level of the module, its hidden states, cell states (``"lstm.c"``) or one of its gates.
+        layer: a level of the module: its hidden states, or its cell states (``"lstm.c"``).
         vectors: inputs of the module, shape (step, feature).
         epoch: a recorded epoch; None for the newest.
 
@@ -125,14 +128,17 @@ def sentence_states(run: Run, layer: str, vectors: npt.ArrayLike, *, epoch: floa
         Dims (step, unit), with the layer's unit labels.
 
     Raises:
-        ValueError: the run has no weights of this layer, or inputs of another width.
+        ValueError: the run has no weights of this layer, inputs of another width, or the layer holds gates.
     """
     import torch
 
     from hiddenscope.analyses.models import columns_of, recurrent_module
-    from hiddenscope.callbacks.cells import layer_internals, layer_outputs, read_pass
+    from hiddenscope.analyses.stepping import run_stepwise
 
     described = run.description.layer(layer)
+    quantity = str(described.settings.get("quantity") or "h")
+    if quantity not in ("h", "c"):
+        raise ValueError(f"sentences run through hidden and cell states, and {layer!r} holds neither")
     module = recurrent_module(run, layer, epoch=epoch)
     values = np.asarray(vectors, dtype=np.float32)
     if values.ndim != 2 or values.shape[1] != module.input_size:
@@ -142,15 +148,14 @@ def sentence_states(run: Run, layer: str, vectors: npt.ArrayLike, *, epoch: floa
             np.zeros((0, described.units.size)), dims=("step", "unit"), coords={"unit": described.units}, name=layer
         )
     given = torch.from_numpy(values).to(next(module.parameters()).dtype)
-    given = given.unsqueeze(0 if module.batch_first else 1)
     with torch.no_grad():
-        seen = read_pass(module, (given,), {}, module(given))
-        outputs = layer_outputs(seen)
+        _, levels = run_stepwise(module, given, None, {})
         level = described.settings.get("level")
         level = level if isinstance(level, int) else 0
-        quantity = str(described.settings.get("quantity") or "h")
-        states = outputs[level] if quantity == "h" else layer_internals(seen, outputs, level)[quantity]
-    found = states[:, 0].double().numpy()
+        states = levels[level][:, 0]
+        if quantity == "c":
+            states = _cell_states(module, level, levels[level - 1][:, 0] if level else given, states)
+    found = states.double().numpy()
     columns = columns_of(described.units, found.shape[1])
     return xr.DataArray(
         found[:, columns],
@@ -182,6 +187,31 @@ def replay_error(
     again = sentence_states(run, layer, inputs.vectors[words[:length]], epoch=epoch).values
     size = float(np.abs(recorded[:length]).max())
     return float(np.abs(again - recorded[:length]).max()) / size if size > 0 else 0.0
+
+
+def _cell_states(module: nn.RNNBase, level: int, below: Tensor, states: Tensor) -> Tensor:
+    """The cell states of an LSTM from its inputs and hidden states, (step, column): c = f * c + i * g, from 0."""
+    import torch
+
+    width = module.proj_size or module.hidden_size
+    found = []
+    for direction, suffix in enumerate(("", "_reverse") if module.bidirectional else ("",)):
+        names = ("weight_ih", "weight_hh", *(("bias_ih", "bias_hh") if module.bias else ()))
+        w_ih, w_hh, *biases = (getattr(module, f"{name}_l{level}{suffix}") for name in names)
+        inputs, hidden = below, states[:, direction * width : (direction + 1) * width]
+        if direction:
+            inputs, hidden = inputs.flip(0), hidden.flip(0)
+        before = torch.cat([torch.zeros_like(hidden[:1]), hidden[:-1]])
+        rows = inputs @ w_ih.T + before @ w_hh.T + sum(biases)
+        i, f, g, _ = rows.chunk(4, dim=1)
+        kept, added = torch.sigmoid(f), torch.sigmoid(i) * torch.tanh(g)
+        cell, cells = torch.zeros_like(added[0]), []
+        for step in range(len(added)):
+            cell = kept[step] * cell + added[step]
+            cells.append(cell)
+        column = torch.stack(cells)
+        found.append(column.flip(0) if direction else column)
+    return torch.cat(found, dim=1)
 
 
 def _first_level(run: Run, layer: str) -> str | None:
