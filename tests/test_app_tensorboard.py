@@ -5,16 +5,22 @@ import subprocess
 import sys
 
 import numpy as np
+import plotly.graph_objects as go
 import pytest
+import xarray as xr
+from dash import dcc, html
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tensorboard.plugins.base_plugin import TBContext
 from werkzeug.test import Client
 
 from hiddenscope.dashboard.library import Library
+from hiddenscope.dashboard.panels import Panel
 from hiddenscope.dashboard.tensorboard.answers import view_json
+from hiddenscope.dashboard.tensorboard.panels import panel_json
 from hiddenscope.dashboard.tensorboard.plugin import HiddenscopePlugin
 from hiddenscope.description import LayerDescription, RunDescription, Snapshot
+from hiddenscope.results import ResultStore
 from hiddenscope.store import SnapshotWriter
 
 STEPS, UNITS, SAMPLES = 5, 4, 6
@@ -127,3 +133,54 @@ def test_no_query_reads_outside_the_log_folder_or_breaks_the_tab(library, query)
     answer = json.loads(json.dumps(view_json(library, query), allow_nan=False))
     assert answer["run"] == "version_0"
     assert answer["layer"] == "lstm"
+
+
+def draw(scene):
+    figure = go.Figure(go.Scatter(y=scene.results["numbers"]["value"].values))
+    return [
+        html.P(f"kind {scene.options['kind']}, epoch {scene.epoch}, units {list(scene.units)}"),
+        dcc.Graph(figure=figure),
+    ]
+
+
+NUMBERS = Panel(
+    "numbers", "Numbers", "A panel of numbers.", ("numbers",), draw, {"kind": ("kind", ["a", "b"])}, follows_cursor=True
+)
+FAILS = Panel("fails", "Fails", "It fails.", (), lambda scene: 1 / 0)
+
+
+def test_a_panel_is_told_as_words_and_figures_once_something_is_stored(tmp_path, monkeypatch):
+    monkeypatch.setattr("hiddenscope.dashboard.tensorboard.panels.all_panels", lambda: (NUMBERS, FAILS))
+    record(tmp_path / "version_0")
+    library = Library(tmp_path)
+    asked = {"run": "version_0", "option.kind": "b", "epoch": "1", "units": "0,3"}
+    waiting = panel_json(library, asked)
+    assert waiting["figures"] == []
+    assert "hiddenscope analyze" in waiting["message"]
+    with ResultStore.open(tmp_path / "version_0" / "hiddenscope", writable=True) as store:
+        store.put("lstm", "numbers", {}, xr.Dataset({"value": ("at", np.array([1.0, np.nan]))}))
+    told = json.loads(json.dumps(panel_json(Library(tmp_path), asked), allow_nan=False))
+    assert [panel["value"] for panel in told["panels"]] == ["numbers", "fails"]
+    assert told["controls"] == [{"name": "kind", "label": "kind", "choices": ["a", "b"], "value": "b"}]
+    (figure,) = told["figures"]
+    assert figure["words"] == ["kind b, epoch 1.0, units ['0', '3']"]
+    assert figure["data"][0]["type"] == "scatter"
+    again = panel_json(Library(tmp_path), {**asked, "seen": told["mark"]})
+    assert "figures" not in again
+    odd = {"run": "version_0", "option.kind": "../x", "epoch": "1e999", "units": "," * 500}
+    assert panel_json(Library(tmp_path), odd)["figures"][0]["words"] == ["kind a, epoch None, units []"]
+
+
+def test_a_panel_that_fails_says_so_and_an_unknown_run_has_none(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("hiddenscope.dashboard.tensorboard.panels.all_panels", lambda: (NUMBERS, FAILS))
+    record(tmp_path / "version_0")
+    failed = panel_json(Library(tmp_path), {"run": "version_0", "panel": "fails"})
+    assert failed["message"] == "This panel failed: ZeroDivisionError: division by zero"
+    assert set(panel_json(Library(tmp_path), {"run": "../secret"})) == {"panels"}
+    assert set(panel_json(None, {})) == {"panels"}
+
+
+def test_the_tab_can_only_be_read(tmp_path, quiet):
+    record(tmp_path / "version_0")
+    for route in ("/view", "/panel"):
+        assert clients(tmp_path)[route].post(route, data=b"x").status_code == 405
