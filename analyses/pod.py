@@ -78,7 +78,7 @@ def _pod(run: Run, layer: str) -> xr.Dataset | None:
             basis = diverged(float(epoch), units.size)
         else:
             basis = follow(float(epoch), decompose(columns), kept, previous)
-        row = _row(basis, previous, units.size)
+        row = _row(basis, previous, units.size) | {"unit_energy": _unit_energy(columns, units.size)}
         if len(parts) == 2 and labels is not None and len(np.unique(labels)) > 1:
             row |= _roles(states, labels.values, basis)
         rows.append(row)
@@ -87,7 +87,9 @@ def _pod(run: Run, layer: str) -> xr.Dataset | None:
     for part, role in zip(parts, ("encoder_step", "decoder_step"), strict=False):
         if len(parts) == 2:
             coords[role] = run.description.layer(part).steps
-    return _joined(earlier, _stacked(rows, _POD_DIMS, coords)).assign_attrs(parts=list(parts), center=False)
+    return _joined(earlier, _stacked(rows, _POD_DIMS, coords)).assign_attrs(
+        parts=list(parts), center=False, unit_columns={"unit_energy": "energy share"}
+    )
 
 
 _POD_DIMS: Mapping[str, tuple[str, ...]] = {
@@ -100,6 +102,7 @@ _POD_DIMS: Mapping[str, tuple[str, ...]] = {
     "rotation": ("component", "other_component"),
     "angle": (),
     "skipped": (),
+    "unit_energy": ("unit",),
     "steering": ("encoder_step",),
     "spread": ("decoder_step",),
     "recurrence": ("decoder_step",),
@@ -135,6 +138,14 @@ def _row(basis: EpochBasis, previous: EpochBasis | None, units: int) -> dict[str
         "angle": np.asarray(angle),
         "skipped": np.asarray(lost),
     }
+
+
+def _unit_energy(snapshots: Float64 | None, units: int) -> npt.NDArray[np.float32]:
+    """Each unit's share of the energy of all snapshots (snapshot, unit); NaN for an epoch that has diverged."""
+    if snapshots is None:
+        return np.full(units, np.nan, dtype=np.float32)
+    energy = (snapshots**2).sum(axis=0)
+    return (energy / max(float(energy.sum()), np.finfo(float).tiny)).astype(np.float32)
 
 
 def _roles(states: list[Float64], labels: npt.ArrayLike, basis: EpochBasis) -> dict[str, npt.NDArray[np.generic]]:
@@ -242,5 +253,7 @@ def _joined(earlier: xr.Dataset | None, new: xr.Dataset) -> xr.Dataset:
     return xr.concat([earlier, new], "epoch", data_vars="minimal", coords="minimal", compat="override", join="override")
 
 
-POD_STUDY = Study("pod", "orthogonal modes (POD)", _pod, {"center": False, "components": COMPONENTS}, live=True)
+POD_STUDY = Study(
+    "pod", "orthogonal modes (POD)", _pod, {"center": False, "components": COMPONENTS, "version": 2}, live=True
+)
 SEPARABILITY_STUDY = Study("separability", "separability of classes", _separability, {}, live=True)

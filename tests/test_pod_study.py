@@ -55,6 +55,10 @@ def test_an_encoder_and_a_decoder_are_studied_together_and_other_layers_alone(tm
     assert_allclose(found["percent_used"].sel(threshold=0.9), pod.percent_used_)
     turned = POD(n_components=6, align="rotation").fit((run.trace("encoder"), run.trace("decoder"))).modes_
     assert_allclose(np.einsum("euk,ekl->eul", found["modes"], found["rotation"]), turned, atol=1e-5)
+    both = [run.trace(part).transpose("epoch", "unit", ...).values.reshape(3, UNITS, -1) for part in run.layers[:2]]
+    energy = (np.concatenate(both, axis=2) ** 2).sum(axis=2)
+    assert_allclose(found["unit_energy"], energy / energy.sum(axis=1, keepdims=True), rtol=1e-5)
+    assert found.attrs["unit_columns"] == {"unit_energy": "energy share"}
     assert found["steering"].shape == (3, STEPS["encoder"])
     assert found["spread"].shape == found["recurrence"].shape == (3, STEPS["decoder"])
     alone = POD_STUDY.compute(run, "other")
