@@ -87,6 +87,9 @@ class Worker:
         for store in self._stores.values():
             store.close()
         self._stores.clear()
+        for log in self._logs.values():
+            log.close()
+        self._logs.clear()
 
     def _wanted(self, info: RunInfo, layer: str) -> bool:
         """Whether a layer has news, and has not just failed."""
