@@ -23,6 +23,7 @@ from hiddenscope.callbacks.background import BackgroundWriter
 from hiddenscope.callbacks.budget import Budget
 from hiddenscope.callbacks.folders import run_location
 from hiddenscope.callbacks.layers import Layers
+from hiddenscope.callbacks.phase import PhaseWatch
 from hiddenscope.callbacks.probe import as_probe
 from hiddenscope.callbacks.recorder import Extract, Forward, StateRecorder
 from hiddenscope.callbacks.scalars import memberships, summarize
@@ -99,6 +100,7 @@ class Session:
         self._writer = BackgroundWriter(writer, queue_size=queue_size, max_wait=max_wait)
         self._late: dict[float, dict[str, float]] = {}
         self._before: dict[str, Tensor] | None = None
+        self._phases = PhaseWatch()
         self._flagged = False
         self._drop_flagged = False
         self._told_of: int = 0
@@ -109,6 +111,7 @@ class Session:
         states = self.recorder.read()
         active = {layer.name: states.values[layer.name] for layer in self.recorder.layers if layer.kind != INPUTS}
         scalars = summarize(active, self._before, states.nonfinite, self._classes)
+        scalars |= self._phases.after(scalars, keep=to_record)
         self._before = states.values if to_record else self._before
         self._flag(scalars, states.steps_dropped)
         return Captured(states.values, scalars, states.weights)
