@@ -124,9 +124,9 @@ def _failed(study: Study, layer: str, note: str) -> Outcome:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Advice of single steps, such as a lowered k, is no news among many."""
+    """Advice of single steps and of the libraries below, such as a lowered k, is no news among many."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
+        warnings.simplefilter("ignore")
         yield
 
 
