@@ -22,7 +22,7 @@ from hiddenscope.run import open_run
 from hiddenscope.store import SnapshotWriter
 
 EPOCHS, STEPS, UNITS, SAMPLES = 14, 6, 7, 24
-METHODS = ["clusters", "flow", "phases", "association", "linear_probes", "label_information"]
+METHODS = ["clusters", "flow", "phases", "association", "linear_probes", "label_information", "entropies_by_method"]
 MODEL_METHODS = ["silencing", "ablation"]
 
 
@@ -84,6 +84,7 @@ def test_every_analysis_is_made_and_stored(analyzed):
     assert sizes["flow"] == {"epoch": EPOCHS, "step": STEPS, "unit": UNITS}
     assert sizes["association"] == {"entropy": 2, "metric": 1, "of": 2}
     assert sizes["clusters"]["unit"] == UNITS
+    assert sizes["entropies_by_method"] == {"picture": 3, "epoch": EPOCHS, "entropy": 2, "metric": 1, "of": 2}
     assert sizes["phases"]["curve"] == 3
     assert set(results.get("lstm", "clusters").attrs["unit_columns"]) == {"unit_cluster"}
     silenced = results.get("lstm", "silencing")
@@ -160,7 +161,7 @@ def test_panels_draw_what_is_stored_and_say_what_is_missing(analyzed, panel, dar
     stored = open_run(recorded).results
     full = {method: stored.get("lstm", method) for method in panel.methods}
     drawn = graphs(panel.draw(scene(recorded, panel, full, dark=dark)))
-    assert len(drawn) == 3
+    assert len(drawn) == (4 if panel.name == "checks" else 3)
     assert all(graph.figure.data for graph in drawn)
     empty = graphs(panel.draw(scene(recorded, panel, dict.fromkeys(panel.methods), dark=dark)))
     texts = [note.text for graph in empty for note in graph.figure.layout.annotations]
@@ -217,6 +218,7 @@ def test_figures_have_an_answer_for_nothing():
         figures.checks(None, None, None),
         figures.step_ablation(None),
         figures.phase_timeline(None),
+        figures.entropies_by_embedding(None),
     ):
         assert not figure.data
         assert figure.layout.annotations

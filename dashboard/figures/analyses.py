@@ -327,6 +327,49 @@ def phase_timeline(phases: xr.Dataset | None, *, dark: bool = False) -> go.Figur
     return figure
 
 
+def entropies_by_embedding(found: xr.Dataset | None, *, which: str = "intra", dark: bool = False) -> go.Figure:
+    """The entropy of each embedding in a strip of its own, with its band over probe samples where there is one.
+
+    Levels of two embeddings cannot be compared. The caption has the strongest rank correlation with a metric.
+
+    Args:
+        found: as the study ``"entropies_by_method"`` stores it.
+        which: ``"intra"`` or ``"inter"``.
+    """
+    if found is None:
+        return message("entropies of other embeddings are made by hiddenscope analyze RUN", dark=dark)
+    epochs = found["epoch"].values.astype(float)
+    panels = []
+    for name, color in zip(
+        found["picture"].values.tolist(), class_colors(found.sizes["picture"], dark=dark), strict=True
+    ):
+        one = found.sel(picture=name)
+        low, high = one[f"{which}_low"].values, one[f"{which}_high"].values
+        traces: list[Any] = []
+        if np.isfinite(low).any():
+            edge = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
+            traces = [
+                go.Scatter(x=epochs, y=low, **edge),
+                go.Scatter(x=epochs, y=high, fill="tonexty", fillcolor=faded(color, 0.25), **edge),
+            ]
+        traces.append(_curve(epochs, one[which].values, {"color": color, "width": 2}, name))
+        title = f"{name}: {which}-step entropy{_strongest(one, which)}"
+        panels.append(Panel(title, traces, {"title": {"text": "nats"}, "nticks": 4}))
+    return stack(panels, untrained=bool((epochs == -1).any()), dark=dark)
+
+
+def _strongest(one: xr.Dataset, which: str) -> str:
+    """The metric whose level goes with an entropy most clearly, in words; nothing where none is known."""
+    if "correlation" not in one:
+        return ""
+    levels = one.sel(entropy=which, of="level")
+    strength = np.abs(levels["correlation"].values)
+    if not np.isfinite(strength).any():
+        return ""
+    best = levels.isel(metric=int(np.nanargmax(strength)))
+    return f" ({float(best['correlation']):+.2f} with {best['metric'].item()}, p = {float(best['p_value']):.2g})"
+
+
 def phase_rows(curve: xr.Dataset) -> list[Mapping[str, Any]]:
     """The phases of one curve, in order: ``kind``, ``first``, ``last``, ``change``, ``p_value``."""
     kinds = curve["phase_kind"].values.tolist()

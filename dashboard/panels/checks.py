@@ -6,19 +6,36 @@ from typing import Any
 
 from dash import dcc, html
 
-from hiddenscope.dashboard.figures.analyses import checks, phase_timeline, step_ablation
+from hiddenscope.dashboard.figures.analyses import (
+    checks,
+    entropies_by_embedding,
+    phase_timeline,
+    step_ablation,
+)
 from hiddenscope.dashboard.panels.panel import Panel, Scene
 
 SHADES = "Shaded: green, the curve rises (processing); orange, it falls (compression), both beyond what noise does."
 
+WHICH = {"intra-step": "intra", "inter-step": "inter"}
+
 
 def draw(scene: Scene) -> list[Any]:
-    """Phases and maps side by side, ablation below."""
+    """Phases and maps side by side, ablation and the entropies of other embeddings below."""
     results, picture = scene.results, scene.view.result
     entropy = None if picture is None else picture["intra_step_entropy"]
     timeline = phase_timeline(results.get("phases"), dark=scene.dark)
     maps = checks(entropy, results.get("linear_probes"), results.get("label_information"), dark=scene.dark)
     ablation = results.get("ablation")
+    others = results.get("entropies_by_method")
+    which = WHICH.get(scene.options.get("entropy", ""), "intra")
+    lower = [
+        _graph("ablation", step_ablation(ablation, dark=scene.dark), 420 if ablation is not None else 100),
+        _graph(
+            {"type": "panel-epochs", "name": "by-embedding"},
+            entropies_by_embedding(others, which=which, dark=scene.dark),
+            420 if others is not None else 100,
+        ),
+    ]
     tiles = [
         _graph({"type": "panel-epochs", "name": "phases"}, timeline, 560),
         _graph({"type": "panel-epochs", "name": "checks"}, maps, 560),
@@ -26,7 +43,7 @@ def draw(scene: Scene) -> list[Any]:
     return [
         html.Div(SHADES, className="card-foot"),
         html.Div(tiles, className="pod-tiles"),
-        _graph("ablation", step_ablation(ablation, dark=scene.dark), 260 if ablation is not None else 100),
+        html.Div(lower, className="pod-tiles"),
     ]
 
 
@@ -38,6 +55,7 @@ PANEL = Panel(
     name="checks",
     title="Phases and checks",
     about="Where the training changes its course, and what can be read from the states at each epoch and step.",
-    methods=("phases", "linear_probes", "label_information", "ablation"),
+    methods=("phases", "linear_probes", "label_information", "ablation", "entropies_by_method"),
     draw=draw,
+    controls={"entropy": ("other embeddings", tuple(WHICH))},
 )
