@@ -382,14 +382,15 @@ def _title(figure: go.Figure, row: int, text: str) -> None:
 def _course_panel(found: xr.Dataset | None, name: str, title: str, picked: Sequence[str], *, dark: bool) -> Panel:
     look = theme(dark=dark)
     axis: dict[str, Any] = {"rangemode": "tozero"}
-    if found is None or name not in found or not np.isfinite(found[name].values).any():
+    if found is None or name not in found:
         return Panel(title, [], axis, waiting=_WAITING)
     values = found[name].transpose("epoch", "unit").values.astype(np.float64)
     if name in ("drift", "cluster_count", "top_share"):
         values = np.where(found["cluster_count"].transpose("epoch", "unit").values > 0, values, np.nan)
     known = np.isfinite(values).any(axis=1)
     if not known.any():
-        return Panel(title, [], axis, waiting="no unit has patterns yet")
+        why = str(found.attrs.get("reason", "")) or "no patterns, or none at an epoch before, to compare with"
+        return Panel(title, [], axis, waiting=why)
     epochs = found["epoch"].values[known]
     mode = "lines+markers" if len(epochs) == 1 else "lines"
     middle = np.nanmedian(values[known], axis=1)
