@@ -34,6 +34,7 @@ def add_methods(parser: argparse.ArgumentParser) -> None:
     """The option that says by which methods the trace is drawn."""
     parser.add_argument(
         "--methods",
+        action="extend",
         nargs="+",
         choices=METHODS,
         help=f"methods to draw by, beside mmphate (default: {' '.join(METHODS)}; with --quick: mmphate pca)",

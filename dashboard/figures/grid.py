@@ -9,11 +9,14 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
+from hiddenscope.dashboard.figures.decimate import evenly
 from hiddenscope.dashboard.figures.embedding import embedding
 from hiddenscope.dashboard.figures.template import SMALL, message, template, theme
 
 _GAP = 0.012
 _LIMIT = 6_000
+_STEPS = 20
+"""With fewer steps a thread along the sequence would fall apart into islands."""
 
 
 def embedding_grid(
@@ -33,7 +36,7 @@ def embedding_grid(
         pictures: title of a column to an embedding of dims (epoch, step, unit, component).
         colors: title of a row to a color as `hiddenscope.dashboard.figures.embedding` takes it.
         class_names: title of a row to the names of the classes that its color holds the codes of.
-        limit: draw no more than about this many points in each place.
+        limit: draw no more than about this many points in each place: steps are thinned to 20, then epochs.
         dark: for dark backgrounds.
 
     >>> cloud = np.random.default_rng(0).normal(size=(2, 4, 5, 3))
@@ -48,7 +51,7 @@ def embedding_grid(
     columns, rows = _places(len(pictures)), _places(len(colors))
     annotations: list[dict[str, Any]] = []
     layout: dict[str, Any] = {}
-    flat = {title: widest_view(picture) for title, picture in pictures.items()}
+    flat = {title: widest_view(_thinned(picture, limit)) for title, picture in pictures.items()}
     number = 0
     for row, (coloring, color) in enumerate(colors.items()):
         low, high = rows[len(rows) - 1 - row]
@@ -56,7 +59,7 @@ def embedding_grid(
         for column, picture in enumerate(flat.values()):
             number += 1
             suffix = "" if number == 1 else str(number)
-            single = embedding(picture, color=color, class_names=names, dimensions=2, limit=limit, dark=dark)
+            single = embedding(picture, color=color, class_names=names, dimensions=2, limit=2 * limit, dark=dark)
             for trace in single.data:
                 last = column == len(flat) - 1
                 trace.update(xaxis=f"x{suffix}", yaxis=f"y{suffix}", opacity=0.7)
@@ -109,6 +112,15 @@ def widest_view(picture: xr.DataArray) -> xr.DataArray:
     coords = {dim: named[dim] for dim in ("epoch", "step", "unit") if dim in named.coords}
     flipped = seen * np.where(ahead < 0, -1.0, 1.0)
     return xr.DataArray(flipped.reshape(shape), dims=named.dims, coords=coords, attrs=dict(picture.attrs))
+
+
+def _thinned(picture: xr.DataArray, limit: int) -> xr.DataArray:
+    """About ``limit`` points: up to `_STEPS` steps evenly, and as many epochs, evenly, as there is room for."""
+    steps, units, epochs = (picture.sizes[dim] for dim in ("step", "unit", "epoch"))
+    if steps * units * epochs <= limit:
+        return picture
+    kept = min(steps, _STEPS)
+    return picture.isel(step=evenly(steps, kept), epoch=evenly(epochs, max(2, limit // (kept * units))))
 
 
 def _places(count: int) -> list[tuple[float, float]]:
