@@ -57,12 +57,14 @@ def views(run: Run, other: str = "") -> dict[str, dict[str, str]]:
     return found | ({"page-compare": {"theme": "light", "compare": other}} if other else {})
 
 
-def take(logdir: Path, out: Path) -> list[Path]:
+def take(logdir: Path, out: Path, *, only: Sequence[str] = ()) -> list[Path]:
     """Take every picture of `views`, of TensorBoard's tab and scalars, and of the report.
 
     Args:
-        logdir: a run or a folder above it; the newest run is shown, and compared with the next one if there are two.
+        logdir: a run or a folder above it; the newest run that has finished is shown, and compared with the next one if
+            there are two.
         out: the folder for the PNG files; made where it does not exist.
+        only: names of the pictures to take; all where it is empty.
 
     Raises:
         MissingExtraError: playwright is not installed.
@@ -75,35 +77,37 @@ def take(logdir: Path, out: Path) -> list[Path]:
     browser_path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser_path is None:
         raise HiddenscopeError("taking pictures needs Chromium, found none; on Debian: apt-get install chromium")
-    run = open_run(logdir)
-    names = [info.name for info in find_runs(logdir) if info.epoch_count and info.path != run.path]
+    infos = sorted((info for info in find_runs(logdir) if info.epoch_count), key=lambda info: info.status != "finished")
+    run = open_run(infos[0].path if infos else logdir)
+    names = [info.name for info in infos]
     _embed(logdir)
     out.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=browser_path, args=list(FLAGS))
 
-        def shoot(name: str, address: str, ready: Callable[[Any], None]) -> Path:
+        def shoot(name: str, address: str, ready: Callable[[Any], None]) -> None:
+            if only and name not in only:
+                return
             page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
             page.goto(address)
             ready(page)
             target = out / f"{name}.png"
             page.screenshot(path=str(target))
             page.close()
-            return target
+            taken.append(target)
 
-        taken = []
+        taken: list[Path] = []
         with _served(logdir) as address:
-            for name, query in views(run, *names[:1]).items():
-                asked = urlencode({key: value for key, value in query.items() if value})
-                ready = _compared if "compare" in query else _drawn
-                taken.append(shoot(name, f"{address}/?{asked}", ready))
+            for name, query in views(run, *names[1:2]).items():
+                told = {"run": names[0], **{key: value for key, value in query.items() if value}}
+                shoot(name, f"{address}/?{urlencode(told)}", _compared if "compare" in query else _drawn)
         with _tensorboard(logdir) as address:
-            taken.append(shoot("tensorboard", f"{address}/#hiddenscope", _tab_drawn))
-            taken.append(shoot("tensorboard-scalars", f"{address}/#timeseries", _scalars_drawn))
+            shoot("tensorboard", f"{address}/#hiddenscope", _tab_drawn)
+            shoot("tensorboard-scalars", f"{address}/#timeseries", _scalars_drawn)
         with tempfile.TemporaryDirectory() as scratch:
             report = Path(scratch) / "report.html"
             report.write_text(report_html(run), encoding="utf-8")
-            taken.append(shoot("report", report.as_uri(), _settle))
+            shoot("report", report.as_uri(), _settle)
         browser.close()
     return taken
 
@@ -145,9 +149,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m hiddenscope.dashboard.pictures", description=__doc__)
     parser.add_argument("run", type=Path, help="a recorded run, or a folder above it")
     parser.add_argument("--out", type=Path, default=Path("docs/images"), help="where to put them (%(default)s)")
+    parser.add_argument("--only", nargs="+", default=(), metavar="NAME", help="take these pictures alone")
     args = parser.parse_args(argv)
     try:
-        for picture in take(args.run, args.out):
+        for picture in take(args.run, args.out, only=args.only):
             print(picture)
     except HiddenscopeError as error:
         print(f"pictures: {error}", file=sys.stderr)
