@@ -363,7 +363,8 @@ def _strongest(one: xr.Dataset, which: str) -> str:
     if "correlation" not in one:
         return ""
     levels = one.sel(entropy=which, of="level")
-    strength = np.abs(levels["correlation"].values)
+    own = np.array([str(name).startswith("hiddenscope") for name in levels["metric"].values])  # states, not results
+    strength = np.where(own, np.nan, np.abs(levels["correlation"].values))
     if not np.isfinite(strength).any():
         return ""
     best = levels.isel(metric=int(np.nanargmax(strength)))

@@ -27,8 +27,10 @@ def draw(scene: Scene) -> list[Any]:
     ]  # fmt: skip
     body: list[Any] = [html.Div(tiles, className="pod-tiles")]
     if silencing is not None:
-        told = ", ".join(str(name) for name in silencing["part"].values)
-        body.append(html.Div(f"Confusion matrices on: {told}. Rows are true classes.", className="card-foot"))
+        there = [str(name) for name in silencing["part"].values]
+        shown = part if part in there else there[-1]
+        told = f"Shown: {shown} data, of {', '.join(there)}. Rows are true classes, columns what they are taken for."
+        body.append(html.Div(told, className="card-foot"))
     body.append(_graph("confusions", matrices, 420 if silencing is not None else 120))
     return body
 
