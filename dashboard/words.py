@@ -108,7 +108,7 @@ def fidelity(attributes: Mapping[str, Any]) -> str:
     """How far to trust the picture, from whatever measures are stored with it.
 
     >>> fidelity({"fidelity_intra": 0.79, "fidelity_intra_chance": 0.34, "fidelity_inter": 0.77})
-    'trust: of a point\'s 10 true neighbors the picture keeps 7.9 within a step (3.4 by chance), 7.7 across steps'
+    "trust: of a point's 10 true neighbors the picture keeps 7.9 within a step (3.4 by chance), 7.7 across steps"
     """
     parts = []
     for name, where in (("intra", "within a step"), ("inter", "across steps")):
