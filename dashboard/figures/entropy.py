@@ -157,7 +157,7 @@ def inter_panel(
         known = np.isfinite(by_unit).any(axis=0)
         title = "inter-step entropy: a line per unit, median in blue"
         if medians:
-            title = "inter-step entropy by cluster"
+            title = "inter-step entropy"
             return Panel(title, traces, _entropy_axis(unit), waiting=_WAITING, weight=1.15)
         traces.append(
             go.Scatter(
