@@ -228,7 +228,7 @@ def study_co_clusters(run: Run, layer: str) -> xr.Dataset | None:
         if epoch in known:
             rows.append(known[epoch])
             continue
-        responses = run_responses(run, layer, epoch=epoch, events=events)
+        responses = run_responses(run, layer, epoch=epoch, events=events, reservoir=0)
         if responses is None:
             rows.append({"epoch": epoch})  # the network diverged there
             continue
@@ -285,7 +285,7 @@ def _assembled(rows: list[dict[str, Any]], words: xr.Dataset | None, run: Run, l
             numbers["agreement_units"][i] = agreement(before.units, found.units)
         before = found
     if words is None:
-        words = run_responses(run, layer, epoch=last["epoch"])
+        words = run_responses(run, layer, epoch=last["epoch"], reservoir=0)
         assert words is not None
     return xr.Dataset(
         {

@@ -35,7 +35,7 @@ PADDING_NAMES = frozenset({"<pad>", "[PAD]", "<PAD>", "PAD", "pad"})
 """Tokens of these names fill sequences up, and are left out."""
 
 _CHANNELS = 12  # real-valued channels that become words; more would not be told apart
-_BLOCK = 32_000_000  # numbers that are held at once while a run is read
+_BLOCK = 8_000_000  # numbers that are held at once while a run is read
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ def stream_responses(
         n_words: codes 0 to ``n_words - 1`` are counted, all others passed over.
         n_units: of each block.
         seed: of the reservoir (Vitter's algorithm R, one for each word).
-        reservoir: updates that are kept for each word.
+        reservoir: updates that are kept for each word; with 0 there are no quantiles, and all bands are 0.
 
     Returns:
         ``response`` (word, unit): the mean update, 0 for a word that never occurs; ``band`` (quantile, word, unit): its
@@ -258,6 +258,7 @@ def run_responses(
     events: Events | None = None,
     top: int = TOP_WORDS,
     seed: int = 0,
+    reservoir: int = RESERVOIR,
 ) -> xr.Dataset | None:
     """The expected responses of one layer at one epoch of a run, to the words that occur most often in its probe.
 
@@ -268,6 +269,7 @@ def run_responses(
         events: what stands at each step; default `events_of`.
         top: most words to study.
         seed: of the reservoir.
+        reservoir: as for `stream_responses`.
 
     Returns:
         As `stream_responses`, words in order of their frequency, with coordinate ``name`` (word) and the layer's own
@@ -291,7 +293,7 @@ def run_responses(
         (updates(states[..., i : i + width], steps=described.steps, backward=backward), words[i : i + width])
         for i in range(0, states.shape[2], width)
     )
-    result = stream_responses(blocks, n_words=len(chosen), n_units=states.shape[1], seed=seed)
+    result = stream_responses(blocks, n_words=len(chosen), n_units=states.shape[1], seed=seed, reservoir=reservoir)
     if not int(result["count"].sum()):
         return None
     names = np.array([found.names[code] for code in chosen], dtype=np.str_)
@@ -347,6 +349,8 @@ def _most_frequent(words: Ints, reached: npt.NDArray[np.bool_], n_words: int, to
 
 def _sampled(sample: Floats, group: Floats, before: int, size: int, rng: np.random.Generator) -> Floats:
     """The reservoir after ``group`` came by, of which ``before`` others had come."""
+    if not size:
+        return sample
     free = max(0, size - len(sample))
     grown = np.concatenate([sample, group[:free].astype(np.float32)])
     rest = group[free:]
