@@ -123,13 +123,17 @@ def _compared(page: Any) -> None:
 
 
 def _tab_drawn(page: Any) -> None:
-    page.wait_for_selector("iframe", timeout=PATIENCE_MS)
-    element = page.query_selector("iframe")
-    frame = element.content_frame() if element is not None else None
-    if frame is None:
-        raise HiddenscopeError("TensorBoard did not open the tab")
-    frame.wait_for_function(_DRAWN, timeout=PATIENCE_MS)
-    _settle(frame)
+    """TensorBoard puts a page of its own around the tab's, so the tab is a frame in a frame."""
+    until = time.monotonic() + PATIENCE_MS / 1000
+    while True:
+        found = [frame for frame in page.frames if frame.url.endswith("/hiddenscope/index.html")]
+        if found:
+            break
+        if time.monotonic() > until:
+            raise HiddenscopeError("TensorBoard did not open the tab")
+        page.wait_for_timeout(200)
+    found[0].wait_for_function(_DRAWN, timeout=PATIENCE_MS)
+    _settle(found[0])
 
 
 def _scalars_drawn(page: Any) -> None:
