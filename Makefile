@@ -12,7 +12,7 @@ WORKERS ?= 2
 # Small recurrent networks train several times faster on one thread; see docs/recording.md.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test test-all oracle lint types format bench bench-quick pictures docs chromium check-python clean
+.PHONY: help setup demo data test test-all oracle lint types format bench bench-quick pictures docs chromium check-python clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -45,6 +45,9 @@ setup: $(VENV)/.ready-demo ## install into .venv, once
 
 demo: $(VENV)/.ready-demo ## train an LSTM on real data and watch it live
 	@$(BIN)/hiddenscope demo $(DEMO)
+
+data: $(VENV)/.ready-demo ## fetch the texts of the experiments sentiment and shakespeare, once
+	@$(BIN)/python -m hiddenscope.experiments.datasets.fetch
 
 chromium:
 	@command -v chromium chromium-browser google-chrome >/dev/null || { \
