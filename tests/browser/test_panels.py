@@ -95,7 +95,8 @@ def told(page, text):
 def bar(page, at):
     """The middle of a bar on the screen, when it is drawn."""
     page.wait_for_function("() => document.querySelector('#panel-body .js-plotly-plot .bars path')")
-    page.locator("#panel-body .js-plotly-plot").scroll_into_view_if_needed()
+    page.wait_for_function("() => !document.querySelector('#panel-body.drawing')")
+    page.evaluate("() => document.querySelector('#panel-body .js-plotly-plot').scrollIntoView({block: 'center'})")
     return page.evaluate(
         """at => {
           const g = document.querySelector('#panel-body .js-plotly-plot'), box = g.getBoundingClientRect();
