@@ -109,7 +109,7 @@ def find_phases(
     >>> noise = 0.1 * np.random.default_rng(0).normal(size=60)
     >>> found = find_phases(np.minimum(epochs, 40) / 10 + noise, n_controls=49)
     >>> found.changes, [phase.kind for phase in found.phases]
-    ([40.0], ['processing', 'steady'])
+    ([41.0], ['processing', 'steady'])
     """
     x, y = _curve(curve, epochs)
     bends_allowed = min(MOST_BENDS, len(x) // 10)
