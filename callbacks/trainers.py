@@ -55,10 +55,8 @@ def metrics_of(trainer: pl.Trainer) -> dict[str, float]:
 
 
 def logged_step(trainer: pl.Trainer) -> int:
-    """The step at which loggers draw what is logged at the end of the epoch: that of its last batch."""
-    loop = trainer.fit_loop.epoch_loop
-    stepped = int(getattr(loop, "_batches_that_stepped", trainer.global_step))
-    return max(0, stepped - 1)
+    """The step at which loggers draw what is logged now; Lightning counts it apart from ``global_step``."""
+    return int(getattr(trainer.fit_loop.epoch_loop, "_batches_that_stepped", trainer.global_step))
 
 
 def log_folder(trainer: pl.Trainer, earlier: str | None) -> str:

@@ -140,6 +140,7 @@ def _scalars_drawn(page: Any) -> None:
     """Time Series with the loss and the entropies alone, first chart drawn."""
     search = page.wait_for_selector("input[placeholder^='Filter tags']", timeout=PATIENCE_MS)
     search.fill("loss|step_entropy")
+    search.press("Escape")
     page.wait_for_function(
         """() => document.querySelectorAll('card-view').length > 2
               && document.querySelectorAll('card-view canvas, card-view svg path').length > 3""",

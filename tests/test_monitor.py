@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -135,6 +136,14 @@ def test_scalars_are_logged_and_equal_what_the_states_say(trained: Trained) -> N
     np.testing.assert_allclose(metrics["hiddenscope/lstm/entropy"].values, entropy, rtol=1e-4)
     assert (metrics["hiddenscope/lstm/nonfinite"] == 0).all()
     assert trained.trainer.callback_metrics["hiddenscope/lstm/change"] == pytest.approx(change[-1], rel=1e-4)
+
+
+def test_each_epoch_knows_the_step_at_which_the_logger_drew_it(tmp_path: Path) -> None:
+    fit(tmp_path, HiddenStateMonitor(verbose=False, strict=True))
+    run = open_run(tmp_path)
+    (table,) = tmp_path.rglob("metrics.csv")
+    logged = pd.read_csv(table).dropna(subset=["val_loss"])
+    assert run.metrics()["hiddenscope/step"].tolist()[1:] == logged["step"].tolist()
 
 
 def test_one_line_says_what_is_recorded_how_much_where_and_how_to_watch_it(trained: Trained) -> None:
