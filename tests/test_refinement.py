@@ -79,7 +79,9 @@ def slow_round(rows: UnitRows, anchors: np.ndarray, start: np.ndarray, *, seed: 
         for draw in range(refinement.DRAWS[0]):
             counter = (first << 12) + draw + (seed * 1_000_003 << 44)
             d = old[first + splitmix(counter) % count] - old[i]
-            force = force - refinement.REPULSION * len(friends) / refinement.DRAWS[0] / ((1e-3 + d @ d) * (1 + d @ d)) * d
+            force = (
+                force - refinement.REPULSION * len(friends) / refinement.DRAWS[0] / ((1e-3 + d @ d) * (1 + d @ d)) * d
+            )
         mates = [j for j in range(len(old)) if rows.slices[j] == rows.slices[i] and j != i]
         responses = {j: float(np.linalg.norm(rows.values[j].astype(float) - rows.values[i])) for j in mates}
         ratio = sum(float(np.linalg.norm(old[j] - old[i])) for j in mates) / sum(responses.values())
