@@ -91,7 +91,7 @@ bench: $(VENV)/.ready-test .venv-oracle/.ready ## all benchmarks, against m-phat
 	@$(BIN)/python -m benchmarks
 
 pictures: $(VENV)/.ready-test chromium ## screenshots of the demo run into docs/images
-	@test -d $(RUN) || $(BIN)/hiddenscope demo --exit --logdir $(RUN)
+	@test -d $(RUN) || for seed in 1 0; do $(BIN)/hiddenscope demo --exit --logdir $(RUN) --seed $$seed || exit 1; done
 	@$(BIN)/python -m hiddenscope.dashboard.pictures $(RUN) --out docs/images
 
 docs: $(VENV)/.ready-docs ## build the documentation into build/docs

@@ -52,6 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--exit", action="store_true", help="end after training, as without a terminal, instead of serving on"
     )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the weights and the order of the sequences (default: %(default)s)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -74,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"Live page: {page.address}", flush=True)
             if terminal and _has_display():
                 webbrowser.open(page.address)
-            trained = train(split, epochs=epochs, logdir=logdir, progress=terminal)
+            trained = train(split, epochs=epochs, logdir=logdir, progress=terminal, seed=args.seed)
             print(
                 f"Accuracy on the {len(split.held_out)} held-out sequences: {trained.accuracy:.3f} "
                 f"after {trained.epochs} epochs, {trained.seconds:.0f} s"
@@ -116,7 +119,7 @@ def train(split: Split, *, epochs: int, logdir: Path, progress: bool, seed: int 
         epochs: passes over the training part.
         logdir: a new version of the demo is begun below it.
         progress: draw progress bars; else print a line now and then.
-        seed: of the weights, the order of the sequences and the choice of the probe.
+        seed: of the weights and the order of the sequences; the probe is always the same, so that runs can be compared.
     """
     import pytorch_lightning as pl
     import torch
@@ -130,7 +133,7 @@ def train(split: Split, *, epochs: int, logdir: Path, progress: bool, seed: int 
     torch.manual_seed(seed)
     name = split.train.name
     model = SequenceClassifier(split.train.inputs.shape[2], len(split.train.label_names))
-    monitor = HiddenStateMonitor(probe(split.held_out, per_class=PER_CLASS[name], seed=seed), layers="lstm")
+    monitor = HiddenStateMonitor(probe(split.held_out, per_class=PER_CLASS[name]), layers="lstm")
     with _quiet_lightning():
         trainer = pl.Trainer(
             max_epochs=epochs,
