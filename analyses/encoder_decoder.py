@@ -123,7 +123,7 @@ def attractor(decoder: Paths, labels: npt.ArrayLike, *, most_states: int = 2000,
         spread[:, k] = np.sqrt(_mean(((members - centers[k]) ** 2).sum(axis=2), axis=1))
         count = members.shape[1]
         nearest = np.full((steps, count), np.nan)
-        there = np.isfinite(members).all(axis=2)
+        there = np.asarray(np.isfinite(members).all(axis=2))
         kept = np.argwhere(there)
         if len(kept) > most_states:
             kept = kept[rng.choice(len(kept), most_states, replace=False)]

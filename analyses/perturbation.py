@@ -8,7 +8,7 @@ can be compared, and all curves come with bands over periods.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -81,10 +81,15 @@ def perturbation_curves(
     clean = np.nan_to_num(values)[samples]
     given = _relevances(network, values[samples], peaks, unit) if relevances is None else np.asarray(relevances)[rows]
     order = _orders(np.abs(np.nan_to_num(given)).sum(axis=2), peaks, repeats, np.random.default_rng(random_state))
-    activate = network if callable(network) and not hasattr(network, "parameters") else _activation(network)
+    activate: Activate = (
+        network
+        if callable(network) and not hasattr(network, "parameters")
+        else _activation(cast("nn.RNNBase", network))
+    )
 
     def at_peaks(x: Floats) -> Floats:
-        return np.asarray(activate(x), dtype=np.float64)[np.arange(len(x)), np.tile(peaks, len(x) // len(peaks)), unit]
+        output = np.asarray(activate(x), dtype=np.float64)
+        return np.asarray(output[np.arange(len(x)), np.tile(peaks, len(x) // len(peaks)), unit])
 
     whole = at_peaks(clean)
     toward_zero = np.where(whole < 0, -1.0, 1.0)
@@ -134,7 +139,8 @@ def _relevances(
 
     if not hasattr(network, "parameters"):
         raise ValueError("a function cannot say what is relevant; give relevances=, (period, step, feature)")
-    found: npt.NDArray[np.floating] = relevance(network, inputs, unit=unit, step=peaks)["relevance"].values
+    module = cast("nn.RNNBase", network)
+    found: npt.NDArray[np.floating] = relevance(module, inputs, unit=unit, step=peaks)["relevance"].values
     return found
 
 

@@ -145,7 +145,7 @@ def _unit_energy(snapshots: Float64 | None, units: int) -> npt.NDArray[np.float3
     if snapshots is None:
         return np.full(units, np.nan, dtype=np.float32)
     energy = (snapshots**2).sum(axis=0)
-    return (energy / max(float(energy.sum()), np.finfo(float).tiny)).astype(np.float32)
+    return np.asarray(energy / max(float(energy.sum()), np.finfo(float).tiny), dtype=np.float32)
 
 
 def _roles(states: list[Float64], labels: npt.ArrayLike, basis: EpochBasis) -> dict[str, npt.NDArray[np.generic]]:

@@ -81,8 +81,8 @@ def relevance(
     Returns:
         ``relevance`` (sample, step, feature); per sample ``output`` (the activation), ``carried`` (relevance of the
         initial states) and ``unexplained`` (``output`` less all of these). With ``passes``: ``relevance_mean``,
-        ``relevance_std`` and ``variation`` (their quotient, NaN where the mean is 0), ``step_std`` (sample, step; of the
-        sum over features), and ``relevance_passes`` (pass, sample, step, feature) if kept.
+        ``relevance_std`` and ``variation`` (their quotient, NaN where the mean is 0), ``step_std`` (sample, step; of
+        the sum over features), and ``relevance_passes`` (pass, sample, step, feature) if kept.
 
     Raises:
         ValueError: inputs, units, steps or options that do not fit the module.
@@ -352,7 +352,7 @@ def _back_through(
 def _quotient(numerator: Floats, z: Floats, epsilon: float) -> Floats:
     """``R / (z + epsilon sign(z))``; 0 where that is 0 / 0."""
     whole = np.broadcast_to(z + epsilon * _sign(z), numerator.shape)
-    return np.divide(numerator, whole, out=np.zeros_like(numerator), where=whole != 0)
+    return np.asarray(np.divide(numerator, whole, out=np.zeros_like(numerator), where=whole != 0))
 
 
 def _sign(z: Floats) -> Floats:
@@ -391,8 +391,8 @@ def _check(
         raise ValueError(f"passes must not be negative, got {passes}")
     if masks not in ("step", "unit"):
         raise ValueError(f"masks must be 'step' or 'unit', got {masks!r}")
-    known = np.isfinite(values).all(axis=2)
-    lengths = np.where(known.all(axis=1), known.shape[1], known.argmin(axis=1))
+    known = np.asarray(np.isfinite(values).all(axis=2))
+    lengths: npt.NDArray[np.intp] = np.where(known.all(axis=1), known.shape[1], known.argmin(axis=1))
     if not lengths.all():
         raise ValueError(f"sequence {int(np.argmin(lengths))} has no step at all")
     if (known.sum(axis=1) > lengths).any():

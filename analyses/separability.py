@@ -105,7 +105,7 @@ def sequence_means(trace: xr.DataArray, *, padding: npt.NDArray[np.bool_] | None
     if not missing.any():
         return np.asarray(values.mean(axis=1).transpose(0, 2, 1))
     if padding is None:
-        lost = missing.all(axis=2)
+        lost = np.asarray(missing.all(axis=2))
         known = np.flatnonzero(~lost.all(axis=(1, 2)))
         padding = lost[known[0]] if known.size else np.zeros(lost.shape[1:], dtype=bool)
     there = ~padding[None, :, None, :]

@@ -211,7 +211,7 @@ class POD(BaseEstimator):
                 raise ValueError(f"epochs {known.tolist()} are fitted already; fit the whole trace to renew them")
             if shapes != self._shapes:
                 raise ValueError(f"steps, units and samples of {self._shapes} are fitted, got {shapes}")
-        self._shapes = shapes
+        self._shapes: list[tuple[int, ...]] = shapes
         self._units = parts[0]["unit"].values
         factors = _factors(self.weights, parts)
         for index, epoch in enumerate(epochs):
@@ -237,7 +237,7 @@ class POD(BaseEstimator):
 
     def _kept(self, found: Decomposition) -> int:
         if self.n_components is not None:
-            return min(self.n_components, found.modes.shape[1])
+            return int(min(self.n_components, found.modes.shape[1]))
         return int(effective_dimension(found.singular_values, energy=self.energy)) if found.singular_values.size else 0
 
     def _publish(self) -> None:
