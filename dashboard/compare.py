@@ -25,7 +25,7 @@ TICK_MS = 1000
 HIDDEN = {"display": "none"}
 
 
-def view(graph: dict[str, Any], blank: dict[str, Any]) -> html.Section:
+def view(graph: Any, blank: dict[str, Any]) -> html.Section:
     """The part of the page that stands in the place of the two views while runs are compared.
 
     Args:

@@ -96,6 +96,7 @@ def sequence(
             figure.add_hline(y=level, line={"color": look.muted, "width": 1, "dash": "dot"}, row=1, col=1)
     _title(figure, 1, f"unit {unit}")
     colors = class_colors(MOST_CLUSTERS, dark=dark)
+    period: Any
     for period in periods.itertuples():
         cluster = int(getattr(period, "cluster", -1))
         color = look.muted if cluster < 0 else colors[cluster % len(colors)]
@@ -161,6 +162,7 @@ def activation_map(
     for own, color, width in ((False, look.text, 0.9), (True, look.accent, 2.2)):
         x: list[float | None] = []
         y: list[float | None] = []
+        period: Any
         for period in periods.itertuples():
             if (str(period.unit) in set(picked)) != own or str(period.unit) not in row_of:
                 continue

@@ -152,13 +152,13 @@ def _add_curves(figure: go.Figure, column: Column, k: int, *, dark: bool) -> Non
 
     def line(row: int, x: npt.ArrayLike, y: npt.ArrayLike, name: str, color: str) -> None:
         known = np.isfinite(np.asarray(y, dtype=float))
-        x, y = np.asarray(x, dtype=np.float32)[known], np.asarray(y, dtype=np.float32)[known]
+        across, up = np.asarray(x, dtype=np.float32)[known], np.asarray(y, dtype=np.float32)[known]
         figure.add_trace(
             go.Scatter(
-                x=x,
-                y=y,
+                x=across,
+                y=up,
                 name=name,
-                mode="lines+markers" if len(x) == 1 else "lines",
+                mode="lines+markers" if len(across) == 1 else "lines",
                 line={"color": color, "width": 1.8},
                 xaxis=_epochs(k),
                 yaxis=_row(row, k),

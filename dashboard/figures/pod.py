@@ -66,7 +66,7 @@ def scree(
         return message("all states are zero: this layer uses no dimension", dark=dark)
     look = theme(dark=dark)
     reached = np.cumsum(shares)
-    shown = int(min(len(shares), max(np.searchsorted(reached, 0.995) + 2, 4), _MOST_BARS))
+    shown = int(min(len(shares), max(int(np.searchsorted(reached, 0.995)) + 2, 4), _MOST_BARS))
     modes = np.arange(1, shown + 1)
     figure = go.Figure(layout={"template": template(dark=dark)})
     for line in _other_epochs(energy, at, shown, dark=dark):
@@ -346,7 +346,7 @@ def modes(
                 members = paths[:, codes == code] if codes is not None else paths
                 mean = _class_mean(members[:, :, k : k + 1])[:, 0]
                 known = class_names is not None and 0 <= code < len(class_names)
-                label = str(class_names[code]) if known and class_names is not None else str(code)
+                label = str(class_names[int(code)]) if known and class_names is not None else str(code)
                 line = go.Scatter(
                     x=steps,
                     y=mean.astype(np.float32),

@@ -110,9 +110,9 @@ def found_inputs(
     if inputs is None or not len(matches):
         return message(reason or "no other period shares an active unit", dark=dark)
     look = theme(dark=dark)
-    shown = matches.head(MOST_SHOWN - 1)
-    spans = [picked, *((int(m.place), int(m.start), int(m.end)) for m in shown.itertuples())]
-    said = ["picked", *(f"{m.intersection} of {m.union} units" for m in shown.itertuples())]
+    shown: list[Any] = list(matches.head(MOST_SHOWN - 1).itertuples())
+    spans = [picked, *((int(m.place), int(m.start), int(m.end)) for m in shown)]
+    said = ["picked", *(f"{m.intersection} of {m.union} units" for m in shown)]
     called = [names[place] if place < len(names) else str(place) for place, _, _ in spans]
     rows = -(-len(spans) // _COLUMNS)
     titles = [f"<b>{called[i]}</b> {first}\u2013{last}, {said[i]}" for i, (_, first, last) in enumerate(spans)]

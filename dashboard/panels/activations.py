@@ -409,7 +409,7 @@ def _tiles(children: list[Any], columns: str = "repeat(auto-fit, minmax(min(520p
 
 
 def _graph(name: str | dict[str, str], figure: go.Figure, height: int) -> dcc.Graph:
-    config = {"displaylogo": False, "responsive": True}
+    config: Any = {"displaylogo": False, "responsive": True}
     return dcc.Graph(id=name, figure=figure, config=config, style={"height": height, "minWidth": 0})
 
 

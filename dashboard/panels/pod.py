@@ -143,7 +143,7 @@ def _strip(found: xr.Dataset, *, dark: bool) -> go.Figure:
 
 
 def _graph(name: str | dict[str, str], figure: go.Figure, height: int) -> dcc.Graph:
-    config = {"displaylogo": False, "responsive": True}
+    config: Any = {"displaylogo": False, "responsive": True}
     return dcc.Graph(id=name, figure=figure, config=config, style={"height": height})
 
 

@@ -216,6 +216,7 @@ def match_table(place: Place, matches: pd.DataFrame, called: list[str]) -> html.
 
     words = place.run.token_names
     tokens = place.run.probe if place.run.probe is not None and place.run.probe.ndim == 2 else None
+    found: list[Any] = list(matches.itertuples())
     rows = [
         {
             "sequence": called[int(match.place)],
@@ -229,7 +230,7 @@ def match_table(place: Place, matches: pd.DataFrame, called: list[str]) -> html.
             if tokens is not None
             else "",
         }
-        for match in matches.itertuples()
+        for match in found
     ]
     names = ["sequence", "start", "end", "length", "shared", "in all", "Jaccard"]
     names += ["tokens"] if tokens is not None else []
@@ -284,7 +285,7 @@ def connect(app: Dash, library: Library) -> None:
 
 
 def _graph(name: str | dict[str, str], figure: Any, height: int) -> dcc.Graph:
-    config = {"displaylogo": False, "responsive": True}
+    config: Any = {"displaylogo": False, "responsive": True}
     return dcc.Graph(id=name, figure=figure, config=config, style={"height": height, "minWidth": 0})
 
 
