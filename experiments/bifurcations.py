@@ -90,7 +90,7 @@ def course(trace: xr.DataArray) -> dict[tuple[str, str], xr.DataArray]:
     """Curves over epochs of each group of units, by group and name, from the activations alone."""
     from hiddenscope.analyses.phases import activation_curves
 
-    found = {}
+    found: dict[tuple[str, str], xr.DataArray] = {}
     for group in ("A", "B"):
         part = trace.isel(unit=(trace["group"].values == group).nonzero()[0]).reset_coords(drop=True)
         found |= {(group, name): curve for name, curve in activation_curves(part).items()}
@@ -167,7 +167,7 @@ def _scenario(context: Context, scenario: str, trace: xr.DataArray) -> pd.DataFr
         )
     group = xr.DataArray((thin["group"].values == "B").astype(int), dims="unit", coords={"unit": thin["unit"].values})
     columns = {title: pictures[title] for title in ("MM-PHATE", "PCA", "t-SNE")}
-    colors = {"epoch": "epoch", "step": "step", "unit": "unit", "group": group}
+    colors: dict[str, str | xr.DataArray] = {"epoch": "epoch", "step": "step", "unit": "unit", "group": group}
     grid = embedding_grid(columns, colors, class_names={"group": ("A", "B")})
     context.figure(f"grid-{scenario}", grid, width=960, height=1160, title=scenario)
     whole = _whole(context, scenario, trace, "mmphate")["embedding"]

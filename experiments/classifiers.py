@@ -22,7 +22,7 @@ from hiddenscope.run import Run, open_run
 Cell = Literal["lstm", "gru", "rnn"]
 Readout = Literal["last", "mean", "flatten", "every step"]
 LAYER = "recurrent"
-_KINDS: dict[str, type[nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+_KINDS: dict[str, Callable[..., nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 
 
 @dataclass(frozen=True)

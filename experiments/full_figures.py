@@ -64,7 +64,8 @@ def draw_everything(context: Context, run: Run, trace: xr.DataArray, split: Spli
     from hiddenscope.experiments.nulls import order_correlation
 
     metrics = run.metrics()
-    made, rows, associations = {}, [], []
+    made: dict[str, xr.Dataset] = {}
+    rows, associations = [], []
     wanted = context.arguments.methods or (METHODS[:2] if context.quick else METHODS)
     methods = [method for method in METHODS if method in wanted or method == "mmphate"]
     for method in context.progress(methods, "pictures"):
@@ -113,7 +114,8 @@ def draw_everything(context: Context, run: Run, trace: xr.DataArray, split: Spli
     context.number("training accuracy", float(metrics["train_accuracy"].iloc[-1]))
     context.number("unit clusters", int(clusters.centers.sizes["cluster"]))
     intra = mean_over(main["intra_step_entropy"], "step")
-    context.number("intra-step entropy, epoch of its peak", float(intra.idxmax()))
+    peak: Any = intra.idxmax()
+    context.number("intra-step entropy, epoch of its peak", float(peak))
 
 
 def phase_rows(trace: xr.DataArray, entropy: xr.DataArray) -> pd.DataFrame:

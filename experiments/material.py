@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hiddenscope.experiments.classifiers import Recipe
     from hiddenscope.experiments.datasets.sequences import Split
     from hiddenscope.run import Run
+    from hiddenscope.selection import Selection
 
 STRIDE = 4
 """Every so many of the 64 steps are embedded by default."""
@@ -55,7 +56,7 @@ def recorded(context: Context, name: str, split: Split, recipe: Recipe, **option
     )
 
 
-def states(run: Run, *, stride: int = STRIDE, epochs: Sequence[float] | None = None) -> xr.DataArray:
+def states(run: Run, *, stride: int = STRIDE, epochs: Selection | None = None) -> xr.DataArray:
     """The trace of a run at every so many steps, counted back from the last, which is always there."""
     steps = run.description.layers[0].steps
     return run.trace(steps=steps[::-1][::stride][::-1], epochs=epochs)

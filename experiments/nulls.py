@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -106,7 +106,7 @@ def _walked(real: xr.DataArray, split: Split, recipe: Recipe, seed: int, path: s
             for name, parameter in network.recurrent.named_parameters():
                 length = float(np.linalg.norm(after[name] - before[name]))
                 step = torch.randn(parameter.shape, generator=generator)
-                parameter += length * step / step.norm()
+                parameter.add_(length * step / step.norm())
         found.append(_answers(network, real, split, recipe, seed))
     return real.copy(data=np.stack(found))
 
@@ -136,7 +136,8 @@ def _run(context: Context) -> None:
     recipe = Recipe(units=8, epochs=7, per_class=2) if context.quick else Recipe()
     split = small_watch(quick=context.quick)
     drawn, accuracies = traces(context, split, recipe)
-    rows, pictures, curves = [], {}, {}
+    rows: list[dict[str, Any]] = []
+    pictures, curves = {}, {}
     for kind, trace in context.progress(drawn.items(), "pictures", len(drawn)):
         made = kept_picture(context, kind.replace(" ", "-"), trace)
         pictures[kind] = made["embedding"]

@@ -83,7 +83,9 @@ def motion(*, quick: bool, seed: int) -> Task:
         labels.append(np.full(len(cut), code))
     all_windows, all_labels = np.concatenate(windows), np.concatenate(labels)
     held = np.arange(len(all_labels)) % 5 == 2
-    wanted = [name for name in ("walk", "spin", "crawl", "run", "dance b", "cartwheel") if name in clips] or list(clips)
+    wanted: list[str] = [
+        name for name in ("walk", "spin", "crawl", "run", "dance b", "cartwheel") if name in clips
+    ] or list(clips)
     order = np.array([list(clips).index(name) for name in wanted])
     pieces = [clips[name][:160] for name in wanted]
     note = "held-out windows overlap training windows of the same clips: there is one person and one take of each"

@@ -87,11 +87,11 @@ def train(
         recording.snapshot(-1, val_loss=_loss(model, judged, encoder_steps))
         for epoch in watch(range(epochs)):  # type: ignore[attr-defined]
             total = 0.0
-            for chosen in torch.randperm(len(data)).split(batch_size):
+            for chosen in torch.split(torch.randperm(len(data)), batch_size):
                 batch = data[chosen]
                 loss = nn.functional.mse_loss(model(batch[:, :encoder_steps]), batch[:, encoder_steps:])
                 optimizer.zero_grad()
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 nn.utils.clip_grad_norm_(model.parameters(), 1.0)
                 optimizer.step()
                 total += float(loss.detach()) * len(batch)

@@ -97,7 +97,7 @@ def watched_training(
         for sequences, labels in batches:
             loss = torch.nn.functional.cross_entropy(model(sequences), labels)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             total += float(loss.detach()) * len(labels)
         row = {"train_loss": total / len(train)}

@@ -79,7 +79,7 @@ def load_area2bump(path: Path, *, every_step: int = 6) -> Split:
     return Split(data.subset(trains), data.subset(~trains))
 
 
-def firing_rates(spikes: list[npt.NDArray[np.float64]], onsets: npt.NDArray[np.float64]) -> Floats:
+def firing_rates(spikes: list[npt.NDArray[np.float64]], onsets: npt.NDArray[np.floating]) -> Floats:
     """Spikes in bins of 1 ms around each onset, smoothed by a Gaussian, in spikes per second.
 
     Args:
