@@ -172,15 +172,30 @@ def test_a_distribution_orders_the_units_by_the_first_word_and_draws_both_bands(
 def test_boxes_show_the_strongest_words_of_each_sign_with_their_quantiles():
     values = np.array([[0.5], [0.9], [-0.3], [0.0], [0.7], [0.8], [0.6]])
     figure = unit_boxes(responses(values), 0)
-    positive, negative = figure.data
-    assert_allclose(positive.median, [0.9, 0.8, 0.7, 0.6], atol=1e-6)
+    positive, means, negative, _ = figure.data
+    assert_allclose(means.y, [0.9, 0.8, 0.7, 0.6], atol=1e-6)
     assert_allclose(positive.upperfence, [1.1, 1.0, 0.9, 0.8], atol=1e-6)
     assert_allclose(negative.q1, [-0.4], atol=1e-6)
     assert list(figure.layout.xaxis.ticktext) == ["word1", "word5", "word4", "word6", "word2"]
     assert "Click a unit" in texts(unit_boxes(responses(values), None))
     assert "not in this layer" in texts(unit_boxes(responses(values), "<9>"))
     assert "no word" in texts(unit_boxes(responses(np.zeros((2, 1))), 0))
-    assert len(unit_boxes(responses(values[:2]), 0).data) == 1
+    assert len(unit_boxes(responses(values[:2]), 0).data) == 2
+
+
+def test_a_mean_outside_of_its_box_does_not_cost_the_box():
+    """Plotly draws a mere line where the line in a box is not in it; a few large updates put a mean there."""
+    answers = responses(np.array([[0.9], [-0.8]]))
+    quantiles = {0.09: 0.1, 0.25: 0.2, 0.75: 0.5, 0.91: 2.0}
+    for row, value in enumerate(quantiles.values()):
+        answers["band"].values[row, 0] = value
+        answers["band"].values[row, 1] = -list(quantiles.values())[3 - row]
+    up, mean_up, down, mean_down = unit_boxes(answers, 0).data
+    for box, mean in ((up, mean_up), (down, mean_down)):
+        assert (np.array(box.q1) <= box.median).all()
+        assert (np.array(box.median) <= box.q3).all()
+        assert box.q3[0] - box.q1[0] == pytest.approx(0.3)
+        assert abs(mean.y[0]) > max(abs(box.q1[0]), abs(box.q3[0]))
 
 
 def test_agreement_is_drawn_beside_every_loss_from_the_first_epoch_on():

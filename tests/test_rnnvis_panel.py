@@ -69,7 +69,7 @@ def test_the_panel_draws_the_epoch_under_the_cursor_with_all_its_details(folder)
     np.testing.assert_allclose(np.array(meta["responses"]) * meta["scale"], responses["response"], atol=meta["scale"])
     units = drawn["rnnvis-map"].data[meta["traces"]["units"]]
     assert list(units.marker.line.width) == [2.0 if unit == "2" else 0.0 for unit in meta["units"]]
-    assert "unit 2" in drawn["rnnvis-boxes"].layout.xaxis.title.text
+    assert "unit 2" in drawn["rnnvis-boxes"].layout.title.text
     assert len(drawn["rnnvis-agreement"].data) == 3
 
 

@@ -176,6 +176,8 @@ def activation_map(
     stride = max(1, -(-len(units) // 30))
     ticks = list(range(0, len(units), stride))
     figure.update_yaxes(tickvals=ticks, ticktext=[units[row] for row in ticks], title_text="unit", showgrid=False)
+    figure.update_yaxes(range=[-0.6, len(units) - 0.4])
+    figure.update_xaxes(range=[steps[0] - 0.6, steps[-1] + 0.6])
     figure.update_xaxes(title_text="step", showgrid=False)
     return figure
 
@@ -228,6 +230,8 @@ def course(found: xr.Dataset | None, *, picked: Sequence[str] = (), dark: bool =
         found: the stored study of `hiddenscope.analyses.excitation`.
         picked: labels of units.
     """
+    if found is None:
+        return message(_WAITING, dark=dark)
     who = "median of units" + (f" and unit {picked[0]}" if len(picked) == 1 else "")
     panels = [
         _course_panel(found, "drift", f"pattern drift (input sd): {who}", picked, dark=dark),
@@ -236,7 +240,7 @@ def course(found: xr.Dataset | None, *, picked: Sequence[str] = (), dark: bool =
         _course_panel(found, "period_count", "periods per unit", picked, dark=dark),
         _course_panel(found, "period_length", "mean period (steps)", picked, dark=dark),
     ]
-    untrained = found is not None and bool((found["epoch"].values == -1).any())
+    untrained = bool((found["epoch"].values == -1).any())
     return stack(panels, untrained=untrained, dark=dark)
 
 
@@ -381,10 +385,10 @@ def _title(figure: go.Figure, row: int, text: str) -> None:
     figure.update_yaxes(title_text=text, row=row, col=1)
 
 
-def _course_panel(found: xr.Dataset | None, name: str, title: str, picked: Sequence[str], *, dark: bool) -> Panel:
+def _course_panel(found: xr.Dataset, name: str, title: str, picked: Sequence[str], *, dark: bool) -> Panel:
     look = theme(dark=dark)
     axis: dict[str, Any] = {"rangemode": "tozero"}
-    if found is None or name not in found:
+    if name not in found:
         return Panel(title, [], axis, waiting=_WAITING)
     values = found[name].transpose("epoch", "unit").values.astype(np.float64)
     if name in ("drift", "cluster_count", "top_share"):

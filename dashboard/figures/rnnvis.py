@@ -26,6 +26,7 @@ WIDEST = 12.0
 """Width of the strongest edge, in pixels."""
 GAP = 2.0
 """Between two units' squares."""
+LEGEND_HEIGHT = 26.0
 NO_EVENTS = (
     "Units can be told by what they answer to where the probe consists of tokens or numbers, or has labels;<br>"
     "this run has none of these, or too few of its steps were recorded."
@@ -160,7 +161,7 @@ def rnnvis(
         "shapes": len(figure.layout.shapes),
         "colors": pointer_colors(dark=dark),
     }
-    _canvas(figure, drawing.width, drawing.height, meta=meta)
+    _canvas(figure, drawing.width, drawing.height + LEGEND_HEIGHT, meta=meta)
     return figure
 
 

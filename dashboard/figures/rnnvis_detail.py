@@ -15,7 +15,7 @@ from plotly.subplots import make_subplots
 
 from hiddenscope.analyses.expected_response import RARE, salient_words
 from hiddenscope.dashboard.figures.rnnvis import NEGATIVE, POSITIVE, written
-from hiddenscope.dashboard.figures.template import class_colors, epoch_text, message, template, theme
+from hiddenscope.dashboard.figures.template import SMALL, class_colors, epoch_text, message, template, theme
 
 MOST_POINTS = 200
 """Units that a distribution draws, evenly spaced among all of them."""
@@ -102,8 +102,8 @@ def unit_boxes(
 ) -> go.Figure:
     """The words that one unit answers to most, positive ones and negative ones, as boxes.
 
-    A box goes from the 25th to the 75th percentile, its whiskers from the 9th to the 91st, and the line in it is the
-    mean.
+    A box goes from the 25th to the 75th percentile, its whiskers from the 9th to the 91st, and the thick line is the
+    mean, which may lie outside of the box.
 
     Args:
         responses: as `hiddenscope.analyses.expected_response.run_responses` gives them, or None.
@@ -134,22 +134,45 @@ def unit_boxes(
             x=places[side],
             lowerfence=outer_low,
             q1=low,
-            median=means.values[side],
+            median=np.clip(means.values[side], low, high),  # Plotly draws no box around a line that is not in it
             q3=high,
             upperfence=outer_high,
             width=0.5,
             line={"color": color, "width": 1.5},
             fillcolor=_faint(color, 0.25),
-            customdata=np.array(names)[side],
-            hoverinfo="y",
+            hoverinfo="skip",
             name="positive" if sign > 0 else "negative",
+            showlegend=False,
+        )
+        told = np.stack([picked["count"].values[side], outer_low, low, high, outer_high], axis=1)
+        figure.add_scatter(
+            x=places[side],
+            y=means.values[side],
+            mode="markers",
+            marker={"symbol": "line-ew-open", "size": 26, "color": color, "line": {"width": 3}},
+            customdata=told,
+            text=np.array(names)[side],
+            hovertemplate="<b>%{text}</b> \u00b7 %{customdata[0]:.0f} times<br>mean response %{y:+.3g}<br>"
+            "25 to 75 %: %{customdata[2]:+.3g} to %{customdata[3]:+.3g}<br>"
+            "9 to 91 %: %{customdata[1]:+.3g} to %{customdata[4]:+.3g}<extra></extra>",
+            name="mean",
             showlegend=False,
         )
     positive = int((means.values > 0).sum())
     if 0 < positive < len(names):
         figure.add_vline(x=positive - 0.5, line={"color": theme(dark=dark).muted, "dash": "dash", "width": 1})
-    figure.update_xaxes(
-        tickvals=places, ticktext=names, title=f"words that unit {html.escape(str(unit))} answers to most"
+    figure.update_xaxes(tickvals=places, ticktext=names, tickangle=-30, automargin=True)
+    figure.update_layout(
+        title={
+            "text": f"words that unit {html.escape(str(unit))} answers to most",
+            "font": {"size": SMALL + 1, "color": theme(dark=dark).muted},
+            "x": 0,
+            "xref": "paper",
+            "y": 1,
+            "yref": "paper",
+            "yanchor": "bottom",
+            "pad": {"b": 8},
+        },
     )
     figure.update_yaxes(title="response (change of state)", zeroline=True, zerolinecolor=theme(dark=dark).muted)
     figure.update_layout(height=330, hovermode="closest")

@@ -84,6 +84,7 @@ def query(
     figure.update_yaxes(
         tickvals=ticks, ticktext=[units[i] for i in ticks], title_text="unit", showgrid=False, row=2, col=1
     )
+    figure.update_yaxes(range=[-0.6, len(units) - 0.4], row=2, col=1)
     figure.update_xaxes(title_text="step", row=2, col=1)
     figure.update_xaxes(range=[steps[0] - 1.5, steps[-1] + 0.5])
     return figure

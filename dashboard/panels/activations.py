@@ -45,6 +45,15 @@ WINDOWS = ("32 steps", "settling time", "90 % of gradient")
 PASSES = 50
 MOST_ROWS = 60
 KEPT = (1, 2, 4, 8, 16, 32, 64)
+HINTS = {
+    "value": "the unit's state at the peak",
+    "mean": "the unit's mean state over the period",
+    "pattern": "the cluster of what the network saw before the peak; A is the largest",
+    "typicality": "share of the pattern's members that are nearer to its mean: 0 is the most typical, 100 the least",
+    "doubt": "0: it is clear which pattern this is; 1: the next one is as near",
+    "seen often": "within the 90 % nearest of its pattern, and the pattern itself is not rare",
+}
+"""What stands over the table of periods, at length."""
 
 
 @dataclass(frozen=True)
@@ -319,12 +328,18 @@ def period_table(look: Look, periods: pd.DataFrame, names: tuple[str, ...] | Non
         for _, period in periods.head(MOST_ROWS).iterrows()
     ]
     columns = ["sequence", "start", "end", "peak", "value", "mean"]
-    headers = {"value": "state at peak", "mean": "mean state"}
+    headers = {"value": "at peak", "mean": "mean"}
     if look.found.patterns is not None:
         columns += ["pattern", "typicality", "doubt", "seen often"]
-        headers |= {"typicality": "farther than (%)"}
+        headers |= {"typicality": "typicality (%)"}
     defs = [
-        {"field": name, "headerName": headers.get(name, name), "flex": 2 if name == "sequence" else 1, "minWidth": 78}
+        {
+            "field": name,
+            "headerName": headers.get(name, name),
+            "flex": 2 if name == "sequence" else 1,
+            "minWidth": 62 + 8 * max(0, max(map(len, headers.get(name, name).split())) - 5),
+            "headerTooltip": HINTS.get(name, ""),
+        }
         for name in columns
     ]
     grid = AgGrid(
