@@ -1,4 +1,4 @@
-"""All analyses of a run at once: every study, and with a model at hand silencing and ablation; stored in the run."""
+"""All analyses of a run at once: every study, and what takes the model itself; stored in the run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from tqdm.auto import tqdm
 from hiddenscope.analyses.ablation import ablate_steps
 from hiddenscope.analyses.clusters import NO_CLUSTER
 from hiddenscope.analyses.models import ModelAccess
-from hiddenscope.analyses.silencing import Data, silence_clusters
+from hiddenscope.analyses.response_study import REMOVAL, remove_units
+from hiddenscope.analyses.silencing import Data, aligned, cross_entropies, pair_of, silence_clusters
 from hiddenscope.analyses.studies import Study, all_studies, is_current, make
 from hiddenscope.analyses.thinning import evenly
 from hiddenscope.errors import HiddenscopeError
@@ -25,10 +26,12 @@ from hiddenscope.results import ResultStore
 from hiddenscope.run import Run, open_run
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 Model = ModelAccess | Mapping[float, ModelAccess]
 ABLATED_STEPS = 64
+REMOVED_SEQUENCES = 256
+"""Sequences that the model is asked about when units are removed."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +68,11 @@ def analyze(
     Args:
         run: a run, or where it lies.
         layers: names of layers; default: all.
-        model: the trained model, for silencing and ablation: a module (put back as it was), a `ModelAccess`, or one for
-            each of several epochs, the last of which is silenced. Without it these two are not made.
-        data: parts by name that the model is silenced on, such as ``{"training": (inputs, labels), "validation": …}``;
-            default: the run's probe.
+        model: the trained model, for silencing, removal of units and ablation of steps: a module (put back as it was),
+            a `ModelAccess`, or one for each of several epochs, the last of which loses units. Without it these are not
+            made.
+        data: parts by name that the model is judged on, such as ``{"training": (inputs, labels), "validation": …}``;
+            units are removed for the last of them. Default: the run's probe.
         methods: names of those to make; default: all.
         progress: draw a progress bar.
         again: make also those that are current.
@@ -141,7 +145,7 @@ def _access(model: Any) -> ModelAccess:
 
 
 def _model_studies(models: dict[float, ModelAccess], data: Mapping[str, Data] | None) -> list[Study]:
-    """Silencing and ablation as studies; what they are made with is told by the models' weights."""
+    """What takes a model, as studies; what they are made with is told by the models' weights."""
     newest = models[max(models)]
     mark = sha256("".join(_mark(one) for one in models.values()).encode()).hexdigest()[:16]
 
@@ -150,6 +154,13 @@ def _model_studies(models: dict[float, ModelAccess], data: Mapping[str, Data] | 
         if layer not in newest.layers or parts is None:
             return None
         return silence_clusters(newest, layer, parts, _clusters(run, layer))
+
+    def removal(run: Run, layer: str) -> xr.Dataset | None:
+        parts = data if data is not None else _probe_part(run)
+        if layer not in newest.layers or not parts or run.weights(layer) is None:
+            return None
+        name = list(parts)[-1]
+        return _removed(run, layer, newest, parts[name], name)
 
     def ablation(run: Run, layer: str) -> xr.Dataset | None:
         part = _probe_part(run)
@@ -162,8 +173,36 @@ def _model_studies(models: dict[float, ModelAccess], data: Mapping[str, Data] | 
     parts_told = "probe" if data is None else ", ".join(data)
     return [
         Study("silencing", "silenced units and clusters", silencing, {"model": mark, "data": parts_told}),
+        Study(REMOVAL, "removed units", removal, {"model": mark, "data": parts_told, "seed": 0}),
         Study("ablation", "ablated time steps", ablation, {"model": mark, "seed": 0}),
     ]
+
+
+def _removed(run: Run, layer: str, access: ModelAccess, data: Data, name: str) -> xr.Dataset:
+    """Units removed in the orders of their responses: curves of accuracy, and what single ones add to the loss."""
+    inputs, labels = _one_batch(data)
+
+    def accuracy(answer: Tensor) -> float:
+        logits, truth = aligned(answer, labels)
+        return float((logits.argmax(dim=1) == truth).double().mean())
+
+    def likelihood(answer: Tensor) -> float:
+        return -float(cross_entropies(*aligned(answer, labels)).mean())
+
+    found = remove_units(
+        run, layer, access, inputs, accuracy, worth=likelihood, quantity=f"accuracy ({name})", points=11
+    )
+    return found.assign_attrs(worth="growth of the loss (nats)")
+
+
+def _one_batch(data: Data) -> tuple[Any, Any]:
+    """At most `REMOVED_SEQUENCES` of two arrays, evenly taken, or the first of some batches."""
+    if not pair_of(data):
+        batch = next(iter(data))
+        return batch[0], batch[1]
+    inputs, labels = data
+    rows = evenly(len(labels), REMOVED_SEQUENCES)
+    return inputs[rows], labels[rows]
 
 
 def _mark(access: ModelAccess) -> str:

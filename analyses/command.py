@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--layer", action="append", help="a layer (may be repeated; default: all)")
     parser.add_argument("--method", action="append", help="an analysis by its name (may be repeated; default: all)")
     parser.add_argument(
-        "--model", metavar="MODULE:CLASS", help="the LightningModule that was trained, for silencing and ablation"
+        "--model", metavar="MODULE:CLASS", help="the LightningModule that was trained, to remove units and steps"
     )
     parser.add_argument(
         "--checkpoint", type=Path, help="its checkpoint (default: the newest in the folder checkpoints of the run)"

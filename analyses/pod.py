@@ -67,7 +67,7 @@ def _pod(run: Run, layer: str) -> xr.Dataset | None:
     done = 0 if earlier is None else earlier.sizes["epoch"]
     units = run.description.layer(layer).units
     kept = min(COMPONENTS, units.size)
-    padding = _padding(run, parts)
+    padding = padding_of(run, parts)
     previous = None if earlier is None else _last_basis(earlier)
     labels = run.labels
     rows = []
@@ -181,7 +181,7 @@ def _separability(run: Run, layer: str) -> xr.Dataset | None:
         return None
     earlier = _earlier(run, layer, SEPARABILITY_STUDY)
     done = 0 if earlier is None else earlier.sizes["epoch"]
-    padding = _padding(run, (layer,))
+    padding = padding_of(run, (layer,))
     mask = None if padding is None else padding[0]
     rows = []
     for epoch in run.epochs[done:]:
@@ -229,8 +229,8 @@ def _last_basis(stored: xr.Dataset) -> EpochBasis | None:
     return EpochBasis(epoch, np.zeros(0), modes, rotation, np.zeros(len(modes)), np.zeros(0))
 
 
-def _padding(run: Run, parts: tuple[str, ...]) -> Masks | None:
-    """Which (step, sample) of each part are padding: those that are NaN in the first epoch that is not all NaN."""
+def padding_of(run: Run, parts: tuple[str, ...]) -> Masks | None:
+    """Which (step, sample) of each layer are padding: those that are NaN in the first epoch that is not all NaN."""
     for epoch in run.epochs:
         masks = [np.isnan(run.trace(part, epochs=float(epoch)).values[0]).all(axis=1) for part in parts]
         if not all(mask.all() for mask in masks):

@@ -10,10 +10,11 @@ import numpy.typing as npt
 import xarray as xr
 
 from hiddenscope.analyses.models import ModelAccess, columns_of
+from hiddenscope.analyses.pod import padding_of
 from hiddenscope.analyses.recurrence import READINGS, from_weights, side_by_side
-from hiddenscope.analyses.removal import agreement, model_score, rank_units, removal_curves, unit_importance
+from hiddenscope.analyses.removal import Score, agreement, model_score, rank_units, removal_curves, unit_importance
 from hiddenscope.analyses.responses import Drive, drive_all, drive_data, unit_responses
-from hiddenscope.analyses.studies import Study
+from hiddenscope.analyses.studies import Study, is_current
 from hiddenscope.run import Run
 
 if TYPE_CHECKING:
@@ -137,6 +138,7 @@ def remove_units(
     inputs: Any,
     measure: Callable[[Tensor], float],
     *,
+    worth: Callable[[Tensor], float] | None = None,
     quantity: str = "score",
     random_orders: int = 20,
     points: int = 21,
@@ -150,35 +152,43 @@ def remove_units(
         access: the trained model.
         inputs: what it takes, see `model_score`.
         measure: from its answer to a number of which more is better.
+        worth: the same, for the worth of single units, where ``measure`` is too coarse to tell them apart, as accuracy
+            on few sequences is; default: ``measure``.
         quantity: what that number is, for the axes.
         random_orders: as for `removal_curves`, like ``points`` and ``seed``.
 
     Returns:
         Everything of `removal_curves` and `agreement`, ``importance`` (unit), and the numbers of the units, by metric;
-        ``combined`` is larger for a better mean rank. Stored under ``"removal"`` with the run, the page draws it.
+        ``combined`` is larger for a better mean rank. Metrics that half of the units lack are left out: most of their
+        ranks would be ties. Stored under ``"removal"`` with the run, the page draws it.
 
     Raises:
         ValueError: a layer without responses; what `model_score` refuses.
     """
-    stored = run.results.get(layer, METHOD, RESPONSES.parameters)
+    stored = run.results.get(layer, METHOD, RESPONSES.parameters) if is_current(RESPONSES, run, layer) else None
     stored = responses_of_run(run, layer) if stored is None else stored
     if stored is None:
         raise ValueError(f"layer {layer!r} has no responses: they need recorded weights of an RNN, LSTM or GRU")
     width = access.width(layer)
     columns = columns_of(stored["unit"].values, width)
-    whole = model_score(access, layer, inputs, measure)
 
-    def score(keep: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-        masks = np.ones((len(keep), width), np.bool_)
-        masks[:, columns] = keep
-        return whole(masks)
+    def score_by(how: Callable[[Tensor], float]) -> Score:
+        whole = model_score(access, layer, inputs, how)
+
+        def score(keep: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+            masks = np.ones((len(keep), width), np.bool_)
+            masks[:, columns] = keep
+            return whole(masks)
+
+        return score
 
     numbers = newest_numbers(stored)
     ranks = rank_units(numbers)
+    numbers = numbers[[name for name in numbers if 2 * int(np.isfinite(numbers[name]).sum()) > numbers.sizes["unit"]]]
     numbers["combined"] = len(columns) + 1 - ranks["combined"]
-    important = unit_importance(score, len(columns))
+    important = unit_importance(score_by(worth or measure), len(columns))
     every = rank_units(numbers)["rank"]
-    curves = removal_curves(score, every, random_orders=random_orders, points=points, seed=seed)
+    curves = removal_curves(score_by(measure), every, random_orders=random_orders, points=points, seed=seed)
     result = numbers.merge(curves).merge(agreement(numbers, important))
     result["importance"] = ("unit", important)
     return result.assign_attrs(quantity=quantity)
@@ -221,6 +231,9 @@ def _drive(run: Run, layer: str, level: int, input_size: int) -> Drive:
     inputs = run.inputs(name) if name else run.probe
     if inputs is None or inputs.ndim != 3 or inputs.shape[-1] != input_size:
         return drive_all(input_size)
+    padding = padding_of(run, (layer,))
+    if padding is not None and padding[0].T.shape == inputs.shape[:2]:
+        inputs = np.where(padding[0].T[:, :, None], np.nan, inputs)
     along = drive_data(inputs)
     return along if along.direction.any() else drive_all(input_size)
 

@@ -184,8 +184,10 @@ def unit_responses(
     recurrence, level, labels = _recurrence(model, layer, level)
     for state in states:
         if state not in _STATES[: 2 if recurrence.kind == "LSTM" else 1]:
-            raise ValueError(f"states of an {recurrence.kind} are 'h'" + f"{_or_c(recurrence)}, got {state!r}")
+            raise ValueError(f"{_named(recurrence)} has the state 'h'{_or_c(recurrence)}, got {state!r}")
     if recurrence.cells != recurrence.units:
+        if list(readings) == ["isolated"]:
+            raise ValueError("a projection (proj_size) mixes the cells, so none can be isolated; read them in-network")
         readings = [reading for reading in readings if reading != "isolated"]
         if len(states) > 1:
             raise ValueError("with a projection, h and c have different units: ask for one of them")
@@ -322,8 +324,12 @@ def _recurrence(
     return chosen, at, labels
 
 
+def _named(recurrence: Recurrence) -> str:
+    return ("a " if recurrence.kind == "GRU" else "an ") + recurrence.kind
+
+
 def _or_c(recurrence: Recurrence) -> str:
-    return " and 'c'" if recurrence.kind == "LSTM" else ""
+    return " and the state 'c'" if recurrence.kind == "LSTM" else " alone"
 
 
 def _coupling(answers: xr.DataArray) -> xr.DataArray:

@@ -5,13 +5,15 @@ separability as a sign of how far the training is. Their unsupervised agreement 
 agglomerative clustering of states, cosine distance, single linkage, as many clusters as classes. Their formula of
 separability is not known to us; silhouette, Fisher ratio, nearest centroid, and the rule for plateaus, are ours.
 
-All measures are of one point per sequence, the mean of its states over its steps, unless said otherwise. Distances
-between states are distances between their coordinates in all POD modes, so no basis needs to be chosen.
+All measures are of one point per sequence, the mean of its states over its steps, unless said otherwise; the authors
+cluster the single states. Distances between states are distances between their coordinates in all POD modes, so no
+basis needs to be chosen.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,12 +28,19 @@ Codes = npt.NDArray[np.int64]
 MEASURES = ("silhouette", "fisher_ratio", "nearest_centroid", "ari", "ami", "v_measure")
 """What `separability` measures, in the order in which it is shown."""
 
+MOST_STATES = 1000
+"""Single states that are looked at; more are thinned at random."""
+
 PHASES = ("unknown", "rising", "plateau", "declining")
 """Names of the codes 0, 1, 2, 3 of `training_phase`."""
 
 
 def separability(
-    trace: xr.DataArray | npt.ArrayLike, labels: npt.ArrayLike | None = None, *, first_step: int = 0
+    trace: xr.DataArray | npt.ArrayLike,
+    labels: npt.ArrayLike | None = None,
+    *,
+    first_step: int = 0,
+    points: Literal["means", "states"] = "means",
 ) -> xr.Dataset:
     """Every measure of separability, for every epoch.
 
@@ -39,13 +48,16 @@ def separability(
         trace: hidden states (epoch, step, unit, sample), mostly of a decoder; NaN past the end of a sequence.
         labels: the class of each sample; None takes the trace's coordinate ``label``.
         first_step: the first step that counts: for a single network whose later steps play the decoder's part.
+        points: ``"means"``: one point per sequence, the mean of its states. ``"states"``: the states of all steps, each
+            of the class of its sequence, at most `MOST_STATES` of them; so the authors cluster, and so kinds whose
+            paths differ in shape but not in place can be told apart.
 
     Returns:
         Variables `MEASURES` over ``epoch``, float64. NaN where the epoch has diverged, and everywhere when there are
         fewer than two classes.
 
     Raises:
-        ValueError: there are no labels, or not one for each sample, or no step is left.
+        ValueError: there are no labels, or not one for each sample, or no step is left, or unknown ``points``.
 
     >>> rng = np.random.default_rng(0)
     >>> states = np.repeat([0.0, 5.0], 6) + rng.normal(size=(1, 4, 3, 12))
@@ -56,9 +68,12 @@ def separability(
     named = as_trace(trace)
     if not 0 <= first_step < named.sizes["step"]:
         raise ValueError(f"first_step must lie in 0..{named.sizes['step'] - 1}, got {first_step}")
+    if points not in ("means", "states"):
+        raise ValueError(f"points must be 'means' or 'states', got {points!r}")
     codes = label_codes(named, labels)
-    points = sequence_means(named.isel(step=slice(first_step, None)))
-    rows = [measures(one, codes) for one in points]
+    kept = named.isel(step=slice(first_step, None))
+    found = single_states(kept, codes) if points == "states" else ((one, codes) for one in sequence_means(kept))
+    rows = [measures(one, of) for one, of in found]
     variables = {name: ("epoch", np.array([row[name] for row in rows])) for name in MEASURES}
     return xr.Dataset(variables, coords={"epoch": named["epoch"].values})
 
@@ -104,10 +119,7 @@ def sequence_means(trace: xr.DataArray, *, padding: npt.NDArray[np.bool_] | None
     missing = np.isnan(values)
     if not missing.any():
         return np.asarray(values.mean(axis=1).transpose(0, 2, 1))
-    if padding is None:
-        lost = np.asarray(missing.all(axis=2))
-        known = np.flatnonzero(~lost.all(axis=(1, 2)))
-        padding = lost[known[0]] if known.size else np.zeros(lost.shape[1:], dtype=bool)
+    padding = _padding(values) if padding is None else padding
     there = ~padding[None, :, None, :]
     count = np.broadcast_to(there, values.shape).sum(axis=1)
     means = np.divide(
@@ -115,6 +127,35 @@ def sequence_means(trace: xr.DataArray, *, padding: npt.NDArray[np.bool_] | None
     )
     means[(missing & there).any(axis=(1, 2, 3))] = np.nan
     return np.asarray(means.transpose(0, 2, 1))
+
+
+def single_states(
+    trace: xr.DataArray, codes: Codes, *, padding: npt.NDArray[np.bool_] | None = None, seed: int = 0
+) -> Iterator[tuple[Float64, Codes]]:
+    """The states of every epoch, (point, unit), with the class of each: at most `MOST_STATES`, the same in every epoch.
+
+    Args:
+        trace: dims (epoch, step, unit, sample).
+        codes: the class of each sample.
+        padding: as for `sequence_means`.
+        seed: of the thinning.
+    """
+    values = np.asarray(trace.values, dtype=np.float64)
+    padding = _padding(values) if padding is None else padding
+    kept = np.argwhere(~padding)
+    if len(kept) > MOST_STATES:
+        kept = kept[np.sort(np.random.default_rng(seed).choice(len(kept), MOST_STATES, replace=False))]
+    for epoch in values:
+        lost = not np.isfinite(epoch.transpose(0, 2, 1)[~padding]).all()
+        points = np.full((len(kept), epoch.shape[1]), np.nan) if lost else epoch[kept[:, 0], :, kept[:, 1]]
+        yield points, codes[kept[:, 1]]
+
+
+def _padding(values: Float64) -> npt.NDArray[np.bool_]:
+    """Which (step, sample) are NaN in all units in the first epoch that is not NaN altogether."""
+    lost = np.asarray(np.isnan(values).all(axis=2))
+    known = np.flatnonzero(~lost.all(axis=(1, 2)))
+    return np.asarray(lost[known[0]] if known.size else np.zeros(lost.shape[1:], dtype=bool))
 
 
 def silhouette(points: npt.ArrayLike, labels: npt.ArrayLike) -> float:

@@ -141,10 +141,11 @@ def _bring_news(app: Dash, library: Library, supervisor: Supervisor | None) -> N
         if seen.get("runs") != (listed := _listed(runs)):
             news["runs"] = listed
         asked = parse_qs(search.lstrip("?")) if isinstance(search, str) else {}
+        asked_layer = layer
         if run not in runs:
             linked = asked.get("run", [""])[0]
             run = linked if linked in runs else next(iter(runs), None)
-            layer = layer or asked.get("layer", [None])[0]
+            asked_layer = layer or asked.get("layer", [None])[0]
             news["run"] = run
         if run is None:
             return news | _nothing_yet(library.logdir) | {"seen": {"runs": listed}}
@@ -152,7 +153,7 @@ def _bring_news(app: Dash, library: Library, supervisor: Supervisor | None) -> N
         if not info.epoch_count:
             return news | _not_ready(info) | {"seen": {"runs": listed}}
         try:
-            view = library.view(run, layer)
+            view = library.view(run, asked_layer)
         except (HiddenscopeError, OSError, KeyError) as error:
             return news | _unreadable(str(error)) | {"seen": {"runs": listed}}
         if seen.get("layers") != list(view.layers):

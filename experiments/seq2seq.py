@@ -172,6 +172,7 @@ def observe(
     """Train and record one network, study its run, and cut the long sequence; what came of it for each epoch."""
     from hiddenscope.analyses.pod import POD_STUDY, SEPARABILITY_STUDY
     from hiddenscope.analyses.studies import make
+    from hiddenscope.errors import RunLockedError
     from hiddenscope.experiments.sequence_models import train
     from hiddenscope.results import ResultStore
     from hiddenscope.run import open_run
@@ -190,17 +191,19 @@ def observe(
         watch=lambda numbers: context.progress(numbers, task.name),
     )
     run = open_run(folder)
-    with ResultStore.open(run.location, writable=True) as store:
-        studies = {}
-        for layer in run.layers:
-            for study in (POD_STUDY, SEPARABILITY_STUDY):
-                studies[layer, study.method] = make(study, run, layer, store)
-        pieces = segments(task, model)
-        store.put("decoder", "segmentation", {"threshold": pieces.attrs["threshold"]}, pieces)
-    modes, classes = studies["decoder", "pod"], studies["decoder", "separability"]
+    pieces = segments(task, model)
+    try:
+        with ResultStore.open(run.location, writable=True) as store:
+            for layer in run.layers:
+                for study in (POD_STUDY, SEPARABILITY_STUDY):
+                    make(study, run, layer, store)
+            store.put("decoder", "segmentation", {"threshold": pieces.attrs["threshold"]}, pieces)
+    except RunLockedError:
+        context.note(f"{task.name}: a page that is open on this run writes its results, so it does not show the pieces")
+    modes, classes = POD_STUDY.compute(run, "decoder"), SEPARABILITY_STUDY.compute(run, "decoder")
     assert modes is not None
     assert classes is not None
-    return _numbers(run, modes, classes, pieces)
+    return _numbers(run, modes, classes, pieces).merge(pieces, combine_attrs="drop_conflicts")
 
 
 def segments(task: Task, model: EncoderDecoder) -> xr.Dataset:
@@ -254,6 +257,8 @@ def segments(task: Task, model: EncoderDecoder) -> xr.Dataset:
 
 def _numbers(run: Run, modes: xr.Dataset, classes: xr.Dataset, pieces: xr.Dataset) -> xr.Dataset:
     """What the tables need, over epochs."""
+    from hiddenscope.analyses.separability import separability
+
     metrics = run.metrics()
     below = modes["steering"].values < 1
     lasting = np.logical_and.accumulate(below[:, ::-1], axis=1)[:, ::-1]
@@ -267,9 +272,10 @@ def _numbers(run: Run, modes: xr.Dataset, classes: xr.Dataset, pieces: xr.Datase
     found["crossing"] = ("epoch", np.where(lasting.any(axis=1), lasting.argmax(axis=1), -1))
     found["spread"] = ("epoch", modes["spread"].mean("decoder_step").values)
     found["recurrence"] = ("epoch", modes["recurrence"].mean("decoder_step").values)
-    for name in ("silhouette", "nearest_centroid", "ari", "phase"):
+    for name in ("silhouette", "nearest_centroid", "ari"):
         found[name] = ("epoch", classes[name].values)
-    return found.assign_attrs({name: pieces.attrs[name] for name in pieces.attrs if name != "names"})
+    found["ari_states"] = ("epoch", separability(run.trace("decoder"), points="states")["ari"].values)
+    return found
 
 
 def table(found: xr.Dataset, name: str) -> pd.DataFrame:
@@ -281,7 +287,7 @@ def table(found: xr.Dataset, name: str) -> pd.DataFrame:
     for when, at in (("untrained", 0), ("lowest loss", best), ("last", found.sizes["epoch"] - 1)):
         here = found.isel(epoch=at)
         row = {"data": name, "when": when, "epoch": float(here["epoch"])}
-        rows.append(row | {str(key): float(value) for key, value in here.data_vars.items() if key != "phase"})
+        rows.append(row | {str(key): float(value) for key, value in here.data_vars.items() if not value.dims})
     return pd.DataFrame(rows)
 
 
@@ -301,17 +307,14 @@ def known_modes(seed: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def draw(context: Context, name: str, run: Run) -> None:
+def draw(context: Context, name: str, run: Run, pieces: xr.Dataset) -> None:
     """The panel's figures for the last epoch of a run, and its paths before the training."""
-    from hiddenscope.analyses.pod import parts_of
+    from hiddenscope.analyses.pod import POD_STUDY, SEPARABILITY_STUDY, parts_of
     from hiddenscope.dashboard.figures.pod import scree, trajectories
     from hiddenscope.dashboard.figures.pod_course import progress, segmentation_strip
 
-    modes = run.results.get("decoder", "pod")
-    classes = run.results.get("decoder", "separability")
-    pieces = run.results.get("decoder", "segmentation")
+    modes, classes = POD_STUDY.compute(run, "decoder"), SEPARABILITY_STUDY.compute(run, "decoder")
     assert modes is not None
-    assert pieces is not None
     assert run.labels is not None
     for when, at in (("before", 0), ("after", modes.sizes["epoch"] - 1)):
         spatial = modes["modes"].isel(epoch=at).values.astype(np.float64)
@@ -355,7 +358,7 @@ def _run(context: Context) -> None:
     for make_task in (ellipses, second):
         task = make_task(quick=context.quick, seed=context.seed)
         folder = context.out / "runs" / task.name
-        parameters = {"units": units, "epochs": epochs, "windows": len(task.train)}
+        parameters = {"units": units, "epochs": epochs, "windows": len(task.train), "layout": 2}
         if not folder.exists():
             for path in (context.out / "cache").glob(f"{task.name}-*"):  # what was made from a run that is gone
                 path.unlink()
@@ -375,7 +378,7 @@ def _run(context: Context) -> None:
         trained = found.isel(epoch=slice(1, None))
         agreement = rank_correlation(trained["silhouette"].values, -trained["val_loss"].values)
         context.number(f"{task.name}: rank correlation of silhouette and falling loss", agreement)
-        draw(context, task.name, open_run(folder))
+        draw(context, task.name, open_run(folder), found)
     both = pd.concat(tables)
     context.table("epochs", both)
     context.table("known-modes", known_modes(context.seed))

@@ -16,14 +16,14 @@ from hiddenscope.dashboard.library import Library
 from hiddenscope.dashboard.panels import checks as checks_panel
 from hiddenscope.dashboard.panels import clusters as clusters_panel
 from hiddenscope.dashboard.panels.panel import Scene
-from hiddenscope.description import LayerDescription, RunDescription, Snapshot
+from hiddenscope.description import LayerDescription, ModuleDescription, RunDescription, Snapshot
 from hiddenscope.results import ResultStore
 from hiddenscope.run import open_run
 from hiddenscope.store import SnapshotWriter
 
 EPOCHS, STEPS, UNITS, SAMPLES = 14, 6, 7, 24
 METHODS = ["clusters", "flow", "phases", "association", "linear_probes", "label_information", "entropies_by_method"]
-MODEL_METHODS = ["silencing", "ablation"]
+MODEL_METHODS = ["silencing", "removal", "ablation"]
 
 
 class Net(nn.Module):
@@ -48,14 +48,17 @@ def recorded(tmp_path_factory):
     probe = torch.randn(SAMPLES, STEPS, 3, generator=torch.Generator().manual_seed(0))
     labels = np.arange(SAMPLES) % 3
     probe[:, :, 0] += torch.from_numpy(labels)[:, None]
+    about = {"module": "lstm", "module_kind": "LSTM", "level": 0, "input_size": 3, "hidden_size": UNITS}
+    shapes = {name: tuple(weight.shape) for name, weight in network().lstm.named_parameters()}
     description = RunDescription(
-        layers=(LayerDescription("lstm", "LSTM", np.arange(UNITS), np.arange(STEPS)),),
+        layers=(LayerDescription("lstm", "LSTM", np.arange(UNITS), np.arange(STEPS), about),),
         samples=np.arange(SAMPLES),
         labels=labels,
         label_names=("a", "b", "c"),
         probe_fingerprint="probe",
         model="Net",
         probe=probe.numpy(),
+        modules=(ModuleDescription("lstm", "LSTM", shapes),),
     )
     with SnapshotWriter.open(folder / "hiddenscope", description) as writer:
         for epoch in range(-1, EPOCHS - 1):
@@ -64,7 +67,9 @@ def recorded(tmp_path_factory):
                 for weight in model.lstm.parameters():
                     weight *= 0.2 + 0.15 * (epoch + 1)
                 states = model.lstm(probe)[0].permute(1, 2, 0).numpy()
-            writer.append(Snapshot(float(epoch), {"lstm": states}, {"loss": 1.0 / (epoch + 3)}))
+            weights = {name: weight.detach().numpy() for name, weight in model.lstm.named_parameters()}
+            metrics = {"loss": 1.0 / (epoch + 3)}
+            writer.append(Snapshot(float(epoch), {"lstm": states}, metrics, {"lstm": weights}))
         writer.finish("finished")
     return folder
 
@@ -91,15 +96,23 @@ def test_every_analysis_is_made_and_stored(analyzed):
     assert silenced.part.values.tolist() == ["probe"]
     assert int(silenced.confusion_whole.sum()) == SAMPLES
     assert results.get("lstm", "ablation").loss_change.shape == (1, 2, STEPS)
+    removed = results.get("lstm", "removal")
+    np.testing.assert_allclose(  # both ways of taking a unit out cost the same, in nats
+        removed["importance"], silenced["unit_loss"].sel(part="probe", mode="recurrence"), atol=1e-5
+    )
+    whole = np.trace(silenced.confusion_whole.values[0]) / SAMPLES
+    np.testing.assert_allclose(removed["score"].isel(removed=0), whole)
+    assert removed.attrs["quantity"] == "accuracy (probe)"
+    assert removed.sizes["removed"] == UNITS + 1
 
 
 def test_what_is_current_is_left_alone_and_another_model_is_not(analyzed):
     recorded, _ = analyzed
     again = analyze(recorded, model=network(), methods=["flow", *MODEL_METHODS], progress=False)
-    assert [one.status for one in again] == ["current"] * 3
+    assert [one.status for one in again] == ["current"] * 4
     other = network()
     other.head.weight.data += 1
-    assert [o.status for o in analyze(recorded, model=other, methods=MODEL_METHODS, progress=False)] == ["made"] * 2
+    assert [o.status for o in analyze(recorded, model=other, methods=MODEL_METHODS, progress=False)] == ["made"] * 3
     forced = analyze(recorded, methods=["flow"], progress=False, again=True)
     assert [one.status for one in forced] == ["made"]
 
@@ -118,6 +131,20 @@ def test_a_failure_is_warned_of_and_stops_no_other(analyzed):
     with pytest.warns(UserWarning, match=r"'silencing' of layer 'lstm' was not made: ValueError: labels lie in 0..1"):
         outcomes = analyze(recorded, model=broken, methods=["silencing", "flow"], progress=False, again=True)
     assert {one.method: one.status for one in outcomes} == {"silencing": "failed", "flow": "made"}
+
+
+def test_units_are_removed_for_the_last_part_of_the_data_in_arrays_or_in_batches(analyzed):
+    recorded, _ = analyzed
+    run = open_run(recorded)
+    inputs, labels = run.probe, run.labels.values
+    for part in ((inputs, labels), [(inputs, labels), (inputs[:2], labels[:2])]):
+        data = {"training": (inputs[:2], labels[:2]), "validation": part}
+        analyze(recorded, model=network(), data=data, methods=["removal"], progress=False, again=True)
+        found = open_run(recorded).results.get("lstm", "removal")
+        assert found.attrs["quantity"] == "accuracy (validation)"
+        with torch.no_grad():
+            answers = network()(torch.from_numpy(inputs)).argmax(dim=1).numpy()
+        np.testing.assert_allclose(found["score"].isel(removed=0), np.mean(answers == labels))
 
 
 def test_the_command_says_what_it_made(analyzed, capsys):

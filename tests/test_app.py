@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -162,6 +163,23 @@ def test_a_run_of_one_epoch_has_a_picture(tmp_path):
     record(tmp_path / "version_0", epochs=[-1], embed=True)
     news = Viewer(tmp_path).tick()
     assert news["picture-data.data"]["layout"]["meta"]["epochs"] == [-1]
+
+
+def test_an_address_with_a_layer_opens_that_layer(tmp_path):
+    description = replace(
+        describe(),
+        layers=tuple(LayerDescription(name, "GRU", np.arange(UNITS), np.arange(STEPS)) for name in ("lower", "upper")),
+    )
+    with SnapshotWriter.open(tmp_path / "version_0" / "hiddenscope", description) as writer:
+        states = np.zeros((STEPS, UNITS, SAMPLES), np.float32)
+        writer.append(Snapshot(0.0, {"lower": states, "upper": states}, {"train_loss": 1.0}))
+    viewer = Viewer(tmp_path)
+    viewer.state["url.search"] = "?run=version_0&layer=upper"
+    assert viewer.tick()["layer.value"] == "upper"
+    assert "layer.value" not in viewer.tick()
+    viewer = Viewer(tmp_path)
+    viewer.state["url.search"] = "?run=version_0&layer=nowhere"
+    assert viewer.tick()["layer.value"] == "lower"
 
 
 def test_what_was_seen_is_not_sent_again_and_what_is_new_is(tmp_path):

@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose
 from hiddenscope.analyses.removal import agreement, rank_units, removal_curves
 from hiddenscope.analyses.response_study import PERIODS, RANKED
 from hiddenscope.dashboard.figures.removal import capacity, importance_against, removal
-from hiddenscope.dashboard.figures.responses import bode, extremes, over_epochs, step_map, unit_bars
+from hiddenscope.dashboard.figures.responses import bode, extremes, over_epochs, step_map, unit_bars, upright
 from hiddenscope.dashboard.panels import all_panels
 from hiddenscope.dashboard.panels.panel import Scene
 from hiddenscope.dashboard.panels.responses import PANEL
@@ -107,7 +107,7 @@ def test_the_map_orders_units_by_settling_time_and_puts_silent_ones_last():
     assert heat.customdata[2][0] == "forward 0"
     assert list(dots.x) == [4, 22, 114]
     assert heat.x[-1] < 401  # only as far as something happens
-    assert "1 never settle" in figure.layout.title.text
+    assert "1 of 4 have none" in figure.layout.title.text
     assert heat.zmax == -heat.zmin
 
 
@@ -116,7 +116,7 @@ def test_the_frequency_response_shows_median_band_and_picked_units():
     gain = xr.DataArray(
         rng.random((4, 3)) + 0.1, dims=("unit", "period"), coords={"unit": UNITS, "period": [8, 16, 32]}
     )
-    phase = (gain * -100).where(gain.unit != "forward 2")
+    phase = (gain * -80).where(gain.unit != "forward 2")
     figure = bode(gain, phase, isolated=(gain * 2, phase), selected=["forward 3"])
     traces = {(trace.name, trace.yaxis): trace for trace in figure.data if trace.name}
     assert_allclose(traces["median", "y"].y, np.median(gain, axis=0))
@@ -126,6 +126,42 @@ def test_the_frequency_response_shows_median_band_and_picked_units():
     assert traces["unit forward 3", "y"].customdata[0] == "forward 3"
     assert_allclose(figure.data[0].y, np.percentile(gain, 10, axis=0))
     assert figure.layout.yaxis.type == "log"
+
+
+def test_a_unit_that_answers_upside_down_is_drawn_as_its_mirror_image():
+    """h = -a h: the same lag as h = a h, half a turn away; and a slow one whose lag passes a quarter turn."""
+    period = np.array([8, 16, 32, 64])
+    omega = 2 * np.pi / period
+    lag = -np.degrees(np.arctan2(0.9 * np.sin(omega), 1 - 0.9 * np.cos(omega)))
+    slow = -3.0 * np.degrees(omega)  # three steps of pure delay
+    mirrored = (np.stack([lag, lag + 180, slow, slow + 180, slow * np.nan]) + 180) % 360 - 180
+    phase = xr.DataArray(mirrored, dims=("unit", "period"), coords={"period": period})
+    exact = np.stack([lag, lag, slow, slow, slow * np.nan])
+    assert_allclose(upright(phase), exact, atol=1e-9)
+    change = xr.DataArray([1.0, -1.0, 1.0, -1.0, np.nan], dims="unit")
+    assert_allclose(upright(phase, change), exact, atol=1e-9)
+    late = xr.DataArray([[-120.0, -110.0], [60.0, 70.0]], dims=("unit", "period"))  # more than a quarter turn
+    assert_allclose(upright(late, xr.DataArray([0.3, -0.2], dims="unit")), [[-120, -110]] * 2)
+    assert_allclose(upright(late)[0], [60, 70])  # which the phases alone cannot know
+    figure = bode(abs(phase) + 1, phase, change=change)
+    median = next(trace for trace in figure.data if trace.name == "median" and trace.yaxis == "y2")
+    assert_allclose(median.y, np.median(exact[:4], axis=0))
+
+
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [([2.0, 60.0], ["3", "10", "30"]), ([4.0, 5.9], ["4", "6"]), ([0.5, 4e3], ["1", "10", "100", "1000"])],
+)
+def test_logarithmic_axes_have_a_few_round_numbers(values, texts):
+    epochs = xr.DataArray([values * 200], dims=("epoch", "unit"), coords={"epoch": [0.0]})
+    found = xr.Dataset({"settling_time": epochs, "reference_gain": epochs, "reference_phase": epochs})
+    figure = over_epochs(found, pd.DataFrame({"loss": [1.0]}, index=[0.0]))
+    ticks = [axis for axis in figure.select_yaxes() if axis.tickvals is not None]
+    assert [list(axis.ticktext) for axis in ticks] == [texts] * 2
+    for axis in ticks:
+        assert (
+            axis.range[0] - 1e-9 <= np.log10(min(axis.tickvals)) <= np.log10(max(axis.tickvals)) <= axis.range[1] + 1e-9
+        )
 
 
 def test_the_extremes_are_the_fastest_slowest_and_those_that_overshoot():
@@ -144,6 +180,13 @@ def test_bars_stand_in_the_order_of_the_mean_rank():
     assert list(figure.data[0].x) == ["forward 1", "forward 3", "forward 0", "forward 2"]
     assert list(figure.data[0].y) == [4, 3, 1, 2]
     assert list(figure.data[1].marker.color) == [1, 2, 3, 4]
+
+
+def test_numbers_that_no_unit_has_are_named_and_get_no_row():
+    numbers = xr.Dataset({"gain": by_unit([1, 2, 3, 4]), "settling_time": by_unit([np.nan] * 4)})
+    figure = unit_bars(numbers, rank_units(numbers))
+    assert [trace.meta for trace in figure.data] == ["gain"]
+    assert figure.layout.title.text == "no unit has a number for: settling time"
 
 
 def test_the_histograms_hold_the_share_of_units_at_each_epoch():
@@ -215,7 +258,7 @@ def test_the_panel_says_what_is_missing():
     (waiting,) = drawn(scene(None))
     assert "as soon as" in waiting.figure.layout.annotations[0].text
     (none,) = drawn(scene(None, view="removal"))
-    assert "remove_units" in none.figure.layout.annotations[0].text
+    assert "hiddenscope analyze" in none.figure.layout.annotations[0].text
     assert any(panel.name == "responses" for panel in all_panels())
 
 

@@ -8,7 +8,14 @@ from torch import nn
 
 from hiddenscope.analyses import response_study
 from hiddenscope.analyses.models import ModelAccess
-from hiddenscope.analyses.response_study import REFERENCE, RESPONSES, remove_units, responses_of_run
+from hiddenscope.analyses.response_study import (
+    RANKED,
+    REFERENCE,
+    RESPONSES,
+    newest_numbers,
+    remove_units,
+    responses_of_run,
+)
 from hiddenscope.analyses.responses import drive_data, unit_responses
 from hiddenscope.analyses.stepping import Silence
 from hiddenscope.analyses.studies import all_studies, is_current, make
@@ -27,7 +34,9 @@ def module_of(epoch, kind=nn.LSTM, *, seed=0, **options):
         return kind(2, 5, **options)
 
 
-def record(folder, epochs, *, resume_after=None, seed=0, kind=nn.LSTM, units=None, layer=("lstm", {}), **options):
+def record(
+    folder, epochs, *, resume_after=None, seed=0, kind=nn.LSTM, units=None, layer=("lstm", {}), ended=(), **options
+):
     name, place = layer
     first = module_of(0, kind, **options)
     shapes = {key: tuple(value.shape) for key, value in first.named_parameters()}
@@ -48,6 +57,8 @@ def record(folder, epochs, *, resume_after=None, seed=0, kind=nn.LSTM, units=Non
             module = module_of(epoch, kind, seed=seed, **options)
             weights = {key: value.detach().numpy() for key, value in module.named_parameters()}
             states = np.full((STEPS, len(units), SAMPLES), epoch + 10 * seed, np.float32)
+            for sample in ended:
+                states[ended[sample] :, :, sample] = np.nan
             writer.append(Snapshot(float(epoch), {name: states}, {}, {"lstm": weights}))
         writer.finish("finished")
     return open_run(folder)
@@ -74,6 +85,17 @@ def test_every_epoch_has_the_responses_of_its_weights(tmp_path):
     for name in found.attrs["unit_columns"]:
         assert set(found[name].dims) in ({"unit"}, {"epoch", "unit"})
     assert sorted(found["rank"].sel(metric="gain").values) == [1, 2, 3, 4, 5]
+
+
+def test_the_input_rests_at_the_mean_of_what_is_no_padding(tmp_path):
+    run = record(tmp_path, [0, 1], ended={1: 2, 2: 1})
+    there = PROBE.copy()
+    there[1, 2:] = there[2, 1:] = np.nan
+    exact = unit_responses(module_of(1), **options_of(drive_along=drive_data(there))).squeeze("state")
+    found = responses_of_run(run, "lstm")
+    assert_allclose(found["gain"].sel(epoch=1), exact["gain"].sel(reading="in-network"), rtol=1e-5)
+    unmasked = unit_responses(module_of(1), **options_of()).squeeze("state")
+    assert np.abs(found["gain"].sel(epoch=1) - unmasked["gain"].sel(reading="in-network")).max() > 1e-3
 
 
 def test_a_long_run_is_characterized_at_a_bounded_number_of_epochs():
@@ -165,6 +187,8 @@ def test_what_units_are_worth_is_set_against_their_responses(tmp_path):
     assert found.sizes["removed"] == 4  # units that are not recorded stay
     ranks = responses_of_run(run, "lstm")["combined_rank"].values
     assert_allclose(found["combined"], 4 - ranks)
+    finite = [name for name in RANKED if np.isfinite(newest_numbers(responses_of_run(run, "lstm"))[name]).sum() > 1.5]
+    assert found.metric.values.tolist() == [*finite, "combined"]
     with ResultStore.open(run.location, writable=True) as store:
         store.put("lstm", "removal", {}, found)
     assert run.results.get("lstm", "removal").identical(found)

@@ -446,7 +446,7 @@ def test_a_drive_moves_what_it_says():
     [
         ({"periods": [2]}, "3 steps or more"),
         ({"amplitude": 0}, "above 0"),
-        ({"states": ["c"]}, "states of an GRU"),
+        ({"states": ["c"]}, "a GRU has the state 'h' alone, got 'c'"),
         ({"layer": "lstm"}, "recurrent layers 'gru'"),
         ({"level": 0}, "layer="),
         ({"readings": ["alone"]}, "got reading 'alone'"),
@@ -458,6 +458,13 @@ def test_a_drive_moves_what_it_says():
 def test_what_cannot_be_asked_is_said(options, message):
     with pytest.raises(ValueError, match=message):
         unit_responses(nn.GRU(2, 3), **options)
+
+
+def test_units_behind_a_projection_are_read_in_the_network_alone():
+    module = nn.LSTM(2, 5, proj_size=3)
+    assert unit_responses(module, periods=[8]).sizes["reading"] == 1
+    with pytest.raises(ValueError, match=r"projection .* read them in-network"):
+        unit_responses(module, readings=["isolated"])
 
 
 def test_models_that_cannot_be_driven_say_so():

@@ -13,6 +13,7 @@ from hiddenscope.analyses.encoder_decoder import attractor, centroids, split_at,
 from hiddenscope.analyses.segmentation import best_match, in_order_of_appearance, label_steps, segment
 from hiddenscope.analyses.separability import (
     MEASURES,
+    MOST_STATES,
     agreement,
     cosine_clusters,
     fisher_ratio,
@@ -21,8 +22,10 @@ from hiddenscope.analyses.separability import (
     overtraining,
     separability,
     silhouette,
+    single_states,
     training_phase,
 )
+from hiddenscope.trace import as_trace
 
 CLASSES, MEMBERS, UNITS = 3, 20, 12
 
@@ -131,6 +134,37 @@ def test_one_class_or_a_diverged_epoch_is_unknown_and_no_zero():
     found = separability(trace, np.arange(8) % 2)
     for name in MEASURES:
         assert np.isnan(found[name]).values.tolist() == [False, True, False]
+
+
+def test_single_states_tell_apart_paths_that_share_their_center():
+    angle = 2 * np.pi * np.arange(40) / 40
+    labels = np.arange(8) % 2
+    phases = np.random.default_rng(0).uniform(0, 2 * np.pi, 8)
+    paths = np.zeros((1, 40, 4, 8))
+    for sample, (label, phase) in enumerate(zip(labels, phases, strict=True)):  # circles in two orthogonal planes
+        paths[0, :, 2 * label, sample] = np.cos(angle + phase)
+        paths[0, :, 2 * label + 1, sample] = np.sin(angle + phase)
+    by_state = separability(paths, labels, points="states")
+    assert by_state["ari"] == by_state["ami"] == by_state["v_measure"] == 1
+    assert separability(paths, labels)["ari"] < 0.5
+    padded = np.concatenate([paths, paths])
+    padded[:, 30:, :, :3] = np.nan
+    padded[1, 2, 0, 5] = np.nan  # diverged
+    found = separability(padded, labels, points="states")
+    assert found["ari"].values[0] == 1
+    assert np.isnan(found["ari"].values[1])
+    with pytest.raises(ValueError, match="points must be 'means' or 'states'"):
+        separability(paths, labels, points="all")
+
+
+def test_no_more_single_states_are_taken_than_can_be_compared_and_the_same_in_every_epoch():
+    values = np.random.default_rng(0).normal(size=(1, 60, 3, 50))
+    both = as_trace(np.concatenate([values, values]))
+    first, second = single_states(both, np.arange(50))
+    assert len(first[0]) == MOST_STATES < 3000
+    assert_allclose(first[0], second[0])
+    for state, sample in zip(first[0][::100], first[1][::100], strict=True):
+        assert (values[0, :, :, sample] == state).all(axis=1).any()
 
 
 def test_padding_and_early_steps_are_left_out():

@@ -11,8 +11,10 @@ from hiddenscope.errors import MissingExtraError
 from hiddenscope.experiments.datasets import motion
 from hiddenscope.experiments.datasets.ellipses import KINDS, ellipse, load_ellipses
 from hiddenscope.experiments.experiment import Context, all_experiments, carry_out
-from hiddenscope.experiments.seq2seq import known_modes
-from hiddenscope.experiments.sequence_models import EncoderDecoder, predictor
+from hiddenscope.experiments.seq2seq import draw, ellipses, known_modes, observe
+from hiddenscope.experiments.seq2seq import motion as motion_task
+from hiddenscope.experiments.sequence_models import EncoderDecoder, predictor, train
+from hiddenscope.results import ResultStore
 from hiddenscope.run import open_run
 
 
@@ -68,6 +70,27 @@ def test_what_is_no_clip_is_refused(tmp_path):
             motion.read_clip(tmp_path / "bad.txt")
 
 
+def test_the_clips_of_the_package_are_found_without_importing_it(tmp_path, monkeypatch):
+    folder = tmp_path / "pybullet_data" / "data" / "motions"
+    folder.mkdir(parents=True)
+    (tmp_path / "pybullet_data" / "__init__.py").write_text("raise RuntimeError('imported')")
+    for name in ("walk", "spin_kick"):
+        write_clip(folder / f"humanoid3d_{name}.txt", frames=100)
+    write_clip(folder / "dog_walk.txt")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert motion.motion_installed()
+    clips = motion.load_motion()
+    assert list(clips) == ["spin kick", "walk"]
+    assert all(clip.shape[0] >= 240 and clip.shape[1] == 41 for clip in clips.values())
+    task = motion_task(quick=True, seed=0)
+    assert task.names == ("spin kick", "walk")
+    assert task.train.shape[1:] == (50, 41)
+    assert_allclose(task.train.mean(axis=(0, 1)), 0, atol=1e-4)
+    assert set(task.held_out_labels) == {0, 1}
+    assert task.long.shape == (160, 41)  # of the clips that are strung together, the walk alone is there
+    assert set(task.long_truth) == {1}
+
+
 def test_without_the_package_the_loader_says_what_to_install(monkeypatch):
     monkeypatch.setattr(motion.importlib.util, "find_spec", lambda name: None)
     assert not motion.motion_installed()
@@ -94,3 +117,23 @@ def test_the_experiment_leaves_a_run_that_the_page_can_show(tmp_path, monkeypatc
     again = Context(tmp_path, quick=True)
     carry_out(experiment, again, pictures=False)
     assert again.reused == first.computed == ["ellipses", "watch"]
+
+
+def test_a_page_that_writes_the_results_does_not_stop_the_experiment(tmp_path, monkeypatch):
+    """As one does that is open on the folder: it holds the results of every run below it."""
+    task = ellipses(quick=True, seed=0)
+    opened = []
+
+    def train_and_be_watched(folder, *given, **named):
+        model = train(folder, *given, **named)
+        opened.append(ResultStore.open(open_run(folder).location, writable=True))
+        return model
+
+    monkeypatch.setattr("hiddenscope.experiments.sequence_models.train", train_and_be_watched)
+    context = Context(tmp_path, quick=True)
+    found = observe(task, tmp_path / "run", units=4, epochs=1, seed=0, quick=True, context=context)
+    opened.pop().close()
+    assert any("a page that is open" in note for note in context.notes)
+    assert found["label"].shape == found["truth"].shape == task.long_truth.shape
+    draw(context, "ellipses", open_run(tmp_path / "run"), found)
+    assert "ellipses-segments.html" in context.files

@@ -19,6 +19,7 @@ from plotly.subplots import make_subplots
 from hiddenscope.dashboard.figures.template import (
     SMALL,
     class_colors,
+    colorbar,
     colorscale,
     epoch_text,
     message,
@@ -69,8 +70,10 @@ def scree(
     shown = int(min(len(shares), max(int(np.searchsorted(reached, 0.995)) + 2, 4), _MOST_BARS))
     modes = np.arange(1, shown + 1)
     figure = go.Figure(layout={"template": template(dark=dark)})
-    for line in _other_epochs(energy, at, shown, dark=dark):
-        figure.add_trace(line)
+    others = _other_epochs(energy, at, shown, dark=dark)
+    figure.add_traces(others)
+    if len(others) > 1:
+        figure.add_trace(_epoch_key(energy["epoch"].values, dark=dark))
     name = epoch_text(float(energy["epoch"][at]))
     figure.add_bar(
         x=modes,
@@ -126,6 +129,19 @@ def _other_epochs(energy: xr.DataArray, at: int, shown: int, *, dark: bool) -> l
                 )
             )
     return lines
+
+
+def _epoch_key(epochs: npt.NDArray[Any], *, dark: bool) -> go.Scatter:
+    """No points, but the color bar of the epochs."""
+    marker = {
+        "color": [float(epochs[0])],
+        "cmin": float(epochs.min()),
+        "cmax": float(epochs.max()),
+        "colorscale": colorscale("epoch", dark=dark),
+        "colorbar": {**colorbar(title="epoch", dark=dark), "thickness": 8, "nticks": 5, "x": 1.0, "xpad": 4},
+        "showscale": True,
+    }
+    return go.Scatter(x=[None], y=[None], mode="markers", marker=marker, name="epoch", hoverinfo="skip")
 
 
 def _thresholds(figure: go.Figure, dimension: xr.DataArray, shown: int, *, dark: bool) -> None:

@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
+from hiddenscope.analyses.response_metrics import unwrapped
 from hiddenscope.dashboard.figures.metrics import metrics_panel
 from hiddenscope.dashboard.figures.panels import Panel, stack
 from hiddenscope.dashboard.figures.template import SMALL, colorbar, colorscale, message, template, theme
@@ -92,7 +93,7 @@ def step_map(answers: xr.DataArray, settling: xr.DataArray, *, dark: bool = Fals
     never = int(np.isnan(times).sum())
     figure.update_layout(
         title=_title(
-            "step responses, by settling time (dots)" + (f"; {never} never settle or do not answer" if never else ""),
+            "step responses, by settling time (dots)" + (f"; {never} of {len(times)} have none" if never else ""),
             dark=dark,
         ),
         margin={"l": 58, "r": 20, "t": 40, "b": 40},
@@ -108,6 +109,7 @@ def bode(
     gain: xr.DataArray,
     phase: xr.DataArray,
     *,
+    change: xr.DataArray | None = None,
     isolated: tuple[xr.DataArray, xr.DataArray] | None = None,
     selected: Sequence[str] = (),
     title: str = "frequency response",
@@ -115,9 +117,13 @@ def bode(
 ) -> go.Figure:
     """Gain and phase over the period of the input: the median of the units, the band from 10 to 90 %, picked units.
 
+    Half of the units of a network answer upside down, half a turn away from the others, and a median of both kinds
+    would be of neither. So the phases are those of the unit or of its mirror image, see `upright`.
+
     Args:
         gain: dims (unit, period), periods in steps.
         phase: the same, in degrees, NaN where a unit does not answer.
+        change: dims (unit,), where the step response goes, as far as it is known; its sign tells what is upside down.
         isolated: gain and phase of the units with their own past alone, whose median is drawn dashed.
         selected: labels of the units that are drawn one by one.
         title: of the figure.
@@ -128,6 +134,9 @@ def bode(
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.08)
     figure.update_layout(template=template(dark=dark))
     periods = gain["period"].values
+    phase = upright(phase, change)
+    if isolated is not None:
+        isolated = isolated[0], upright(isolated[1])
     for row, (values, unit) in enumerate(((gain, ""), (phase, "°")), start=1):
         by_unit = values.transpose("unit", "period").values.astype(float)
         low, middle, high = _quantiles(by_unit)
@@ -182,13 +191,38 @@ def bode(
     if positive.size and positive.min() < positive.max():
         low, high = np.log10(np.percentile(positive, [2, 100]))
         figure.update_yaxes(type="log", range=[float(low) - 0.1, float(high) + 0.1], dtick=1, row=1, col=1)
-    figure.update_yaxes(title_text="phase (degrees)", row=2, col=1)
+    figure.update_yaxes(title_text="phase (degrees), upright", row=2, col=1)
     figure.update_layout(
         title=_title(title + ": median of the units, band 10\u201390 %", dark=dark),
         margin={"l": 58, "r": 16, "t": 52, "b": 40},
         legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom"},
     )
     return figure
+
+
+def upright(phase: xr.DataArray, change: xr.DataArray | None = None) -> xr.DataArray:
+    """Phases of units, those that answer upside down turned by half a turn, continued from the longest period down.
+
+    Args:
+        phase: dims (unit, period), in degrees, periods growing.
+        change: dims (unit,): a unit is upside down where this is negative. Where it is not known, the phase at the
+            longest period decides: within a quarter turn of the input, the unit is upright.
+
+    >>> phases = xr.DataArray([[-60.0, -20.0], [110.0, 160.0]], dims=("unit", "period"))
+    >>> upright(phases).values.tolist()
+    [[-60.0, -20.0], [-70.0, -20.0]]
+    """
+    degrees = phase.transpose("unit", "period").values.astype(float)
+    known = np.isfinite(degrees)
+    last = degrees.shape[1] - 1 - np.argmax(known[:, ::-1], axis=1)
+    down = np.abs(degrees[np.arange(len(degrees)), last]) > 90
+    if change is not None:
+        told = change.values.astype(float)
+        down = np.where(np.isnan(told) | (told == 0), down, told < 0)
+    turned = unwrapped(np.where(down[:, None], degrees - 180, degrees))
+    newest = turned[np.arange(len(turned)), last]
+    turned = turned - 360 * np.nan_to_num(np.round(newest / 360))[:, None]
+    return phase.transpose("unit", "period").copy(data=turned)
 
 
 def extremes(
@@ -207,7 +241,7 @@ def extremes(
     times, beyond = settling.values.astype(float), overshoot.values.astype(float)
     settled = np.flatnonzero(np.isfinite(times))
     if not settled.size:
-        return message("no unit settles within the steps that were measured", dark=dark)
+        return message("no unit has a settling time, so none is the fastest or the slowest", dark=dark)
     by_time = settled[np.argsort(times[settled], kind="stable")]
     over = np.flatnonzero(np.nan_to_num(beyond) > 0.01)
     chosen = {
@@ -255,12 +289,15 @@ def extremes(
 def unit_bars(numbers: xr.Dataset, ranks: xr.Dataset, *, selected: Sequence[str] = (), dark: bool = False) -> go.Figure:
     """A row of bars per metric, one bar per unit, in the order of the combined rank; the color is the rank in that row.
 
+    Metrics that no unit has a number for are named in the title instead.
+
     Args:
         numbers: one variable (unit,) per metric.
         ranks: ``rank`` (metric, unit) and ``combined`` (unit), as `rank_units` gives them.
         selected: labels of the units that are outlined.
     """
-    metrics = [str(name) for name in ranks["metric"].values]
+    every = [str(name) for name in ranks["metric"].values]
+    metrics = [name for name in every if np.isfinite(numbers[name].values.astype(float)).any()]
     if not metrics or not ranks.sizes["unit"]:
         return message("no unit has been ranked", dark=dark)
     look = theme(dark=dark)
@@ -300,7 +337,9 @@ def unit_bars(numbers: xr.Dataset, ranks: xr.Dataset, *, selected: Sequence[str]
     figure.update_xaxes(
         title_text="unit, in the order of the mean rank", showticklabels=len(labels) <= 64, row=len(metrics), col=1
     )
-    figure.update_layout(margin={"l": 70, "r": 20, "t": 24, "b": 44}, bargap=0.15)
+    figure.update_layout(margin={"l": 70, "r": 20, "t": 32, "b": 44}, bargap=0.15)
+    if absent := [NAMES.get(name, name).split(" (")[0] for name in every if name not in metrics]:
+        figure.update_layout(title=_title(f"no unit has a number for: {', '.join(absent)}", dark=dark))
     return figure
 
 
@@ -364,12 +403,24 @@ def _histogram(
     )
     axis: dict[str, Any] = {"showgrid": False, "range": [float(edges[0]), float(edges[-1])]}
     if log:
-        axis |= {"type": "log", "range": np.log10(edges[[0, -1]]).tolist(), "nticks": 4}
+        axis |= {"type": "log", "range": np.log10(edges[[0, -1]]).tolist(), **_log_ticks(edges[0], edges[-1])}
     if not missing.any():
         return Panel(title, [heat], axis)
     heat.showscale = False  # its place is taken by the second axis
     right = {"title": {"text": "none (%)"}, "range": [0, 105], "nticks": 3}
     return Panel(title + "; dotted: no number", [heat, line], axis, right=frozenset([1]), right_axis=right)
+
+
+def _log_ticks(low: float, high: float) -> dict[str, Any]:
+    """A few round numbers on a logarithmic axis: powers of ten, or between them 2 and 5 where the axis is short."""
+    decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    for steps in ((1, 2, 5), (1, 3), (1,)):
+        found = [step * 10.0**decade for decade in decades for step in steps]
+        found = [value for value in found if low <= value <= high]
+        if len(found) <= 4:
+            break
+    found = found if len(found) > 1 else [low, high]
+    return {"tickvals": found, "ticktext": [f"{value:.2g}" if value < 10 else f"{value:.0f}" for value in found]}
 
 
 def _horizon(times: npt.NDArray[np.float64], steps: int) -> int:

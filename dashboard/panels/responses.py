@@ -19,6 +19,7 @@ from hiddenscope.dashboard.panels.panel import Panel, Scene
 _VIEWS = ("overview", "every unit", "removal")
 _READINGS = ("in-network", "isolated")
 _HEIGHT = 380
+_MEANS = {"not at rest": " (the network keeps moving at constant input: isolated units still answer)"}
 
 
 def draw(scene: Scene) -> list[Any]:
@@ -53,6 +54,7 @@ def _overview(scene: Scene, result: xr.Dataset) -> html.Div:
     frequency = bode(
         result["gain"].sel(epoch=epoch),
         result["phase"].sel(epoch=epoch),
+        change=result["change"].sel(epoch=epoch),
         isolated=both if epoch == newest else None,
         selected=list(scene.units),
         title=f"frequency response, epoch {epoch_text(epoch)}",
@@ -71,7 +73,7 @@ def _overview(scene: Scene, result: xr.Dataset) -> html.Div:
             {"type": "panel-units", "name": "responses-extremes"},
             extremes(answers, settling, overshoot, dark=scene.dark),
             wide=True,
-            height=300,
+            height=300 if np.isfinite(settling.values).any() else 90,
         ),
     ]
     grid = {"display": "grid", "gridTemplateColumns": "repeat(2, minmax(0, 1fr))", "gap": "6px 14px"}
@@ -80,7 +82,7 @@ def _overview(scene: Scene, result: xr.Dataset) -> html.Div:
 
 def _removal(result: xr.Dataset | None, *, dark: bool) -> list[Any]:
     if result is None:
-        text = "Removing units takes the model itself: store hs.remove_units(…) with the run to see its curves here."
+        text = "Removing units takes the model itself: hiddenscope analyze RUN --model MODULE:CLASS, or hs.analyze"
         return [_graph("responses-removal-none", message(text, dark=dark))]
     quantity = str(result.attrs.get("quantity", "score"))
     names = [str(name) for name in result["metric"].values if name in result]
@@ -90,7 +92,7 @@ def _removal(result: xr.Dataset | None, *, dark: bool) -> list[Any]:
         result["importance"].values,
         result["unit"].values,
         correlation,
-        quantity=f"fall of the {quantity}",
+        quantity=str(result.attrs.get("worth", f"fall of the {quantity}")),
         dark=dark,
     )
     return [
@@ -110,8 +112,12 @@ def _nearest(result: xr.Dataset, epoch: float | None) -> float:
 
 def _about(result: xr.Dataset, epoch: float) -> html.P:
     flags, counts = np.unique(result["step_flag"].isel(epoch=-1).values, return_counts=True)
-    told = [f"{count} {flag}" for flag, count in zip(flags.tolist(), counts.tolist(), strict=True) if flag]
-    unclear = f" Units without a settling time: {', '.join(told)}." if told else ""
+    told = [
+        f"{count} {flag}{_MEANS.get(flag, '')}"
+        for flag, count in zip(flags.tolist(), counts.tolist(), strict=True)
+        if flag
+    ]
+    unclear = f" Without a settling time in the network: {', '.join(told)}." if told else ""
     driven, state = result.attrs.get("drive", "the inputs"), result.attrs.get("state", "h")
     band = float(result.attrs.get("tolerance", 0.1))
     text = (
