@@ -59,6 +59,8 @@ def page(*, icon: str, panels: Sequence[Panel] = ()) -> Any:
             dcc.Store(id="dark"),
             dcc.Store(id="cursor", data=None),
             dcc.Store(id="units", data=[]),
+            dcc.Store(id="focus"),
+            dcc.Store(id="focus-nodes"),
             dcc.Store(id="picture-data"),
             dcc.Store(id="curves-data"),
             dcc.Store(id="extent"),
@@ -249,6 +251,7 @@ def _transport() -> html.Div:
                 thumbLabel="epoch",
             ),
             html.Div("all epochs", id="epoch-label", className="epoch-label"),
+            html.Button(id="focus-label", className="focus-label", title="forget what is picked (escape)", hidden=True),
             dmc.Button(
                 "show all",
                 id="all-epochs",
@@ -306,6 +309,7 @@ def _unit_table() -> AgGrid:
         columnDefs=unit_columns(),
         rowData=[],
         getRowId="params.data.unit",
+        rowClassRules={"ringed": "ringed(params.data.unit)"},
         defaultColDef={
             "sortable": True,
             "resizable": True,

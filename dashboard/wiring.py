@@ -21,6 +21,7 @@ def connect_browser(app: Dash) -> None:
         Input("cursor", "data"),
         Input("units", "data"),
         Input("frame", "data"),
+        Input("focus-nodes", "data"),
     )
     browser(
         "zoomed",
@@ -60,7 +61,13 @@ def connect_browser(app: Dash) -> None:
         State("extent", "data"),
         prevent_initial_call=True,
     )
-    browser("curves", Output("curves", "figure"), Input("curves-data", "data"), Input("units", "data"))
+    browser(
+        "curves",
+        Output("curves", "figure"),
+        Input("curves-data", "data"),
+        Input("units", "data"),
+        Input("focus-nodes", "data"),
+    )
     browser(
         "transport",
         Output("scrub", "max"),
@@ -96,6 +103,13 @@ def connect_browser(app: Dash) -> None:
         State("units", "data"),
         prevent_initial_call=True,
     )
+    browser(
+        "focusTold",
+        Output("focus-label", "children"),
+        Output("focus-label", "hidden"),
+        Input("focus-nodes", "data"),
+    )
+    browser("focusForgotten", Output("focus", "data"), Input("focus-label", "n_clicks"), prevent_initial_call=True)
     browser("unitsToTable", Output("unit-table", "selectedRows"), Input("units", "data"), prevent_initial_call=True)
     browser(
         "theme",
@@ -114,6 +128,7 @@ def connect_browser(app: Dash) -> None:
         Output("log", "checked"),
         Output("range", "data", **again),
         Output("smooth", "value"),
+        Output("focus", "data", **again),
         Input("url", "search"),
         prevent_initial_call="initial_duplicate",
     )
@@ -129,4 +144,5 @@ def connect_browser(app: Dash) -> None:
         Input("log", "checked"),
         Input("range", "data"),
         Input("smooth", "value"),
+        Input("focus", "data"),
     )

@@ -1,5 +1,7 @@
 """What excites the units of a recorded run, as a study that grows, and as pictures of one unit."""
 
+import html
+
 import numpy as np
 import pytest
 import torch
@@ -13,12 +15,14 @@ from hiddenscope.analyses.studies import make
 from hiddenscope.callbacks.session import record
 from hiddenscope.dashboard.figures import activations as figures
 from hiddenscope.dashboard.figures.search import found_inputs, query
+from hiddenscope.dashboard.focus import Focus, place_of_word, words_of
 from hiddenscope.dashboard.library import Library
 from hiddenscope.dashboard.panels import activations as panel
 from hiddenscope.dashboard.panels import search as search_panel
 from hiddenscope.dashboard.panels.panel import Scene
 from hiddenscope.results import ResultStore
 from hiddenscope.run import open_run
+from text_examples import record_reader
 
 SAMPLES, STEPS, FEATURES, UNITS = 12, 40, 2, 5
 TRIANGLE = 1 - np.abs(np.linspace(-1, 1, 9))
@@ -247,7 +251,8 @@ def test_windows_follow_the_gradient_or_the_settling_time_and_fall_back(run, tmp
     def width(choice):
         return panel.window_width(run, "gru", float(run.epochs[-1]), 2, states, sign="positive", choice=choice)
 
-    fixed, settling, gradient = panel.WINDOWS
+    fixed, settling, gradient, short = panel.WINDOWS
+    assert width(short) == 8
     assert width(fixed) == width(settling) == 32
     assert 1 <= width(gradient) < 32
     with ResultStore.open(run.location, writable=True) as store:
@@ -289,3 +294,53 @@ def test_figures_have_an_answer_for_nothing():
             found_inputs(None, (0, 0, 1), empty, dark=dark),
         ):
             assert figure.layout.annotations[0].text
+
+
+def test_what_is_picked_elsewhere_is_what_the_panels_open_with(run):
+    found = activation_study(run, "gru")
+    period = excitation(run.trace("gru", epochs=run.epochs[-1]).isel(epoch=0), run.probe, unit=2).periods.iloc[3]
+    focus = Focus("sequence", int(period["sample"]), int(period["start"]), int(period["end"]), ("2",))
+    parts = panel.draw(scene(run, found, units=["2"], focus=focus))
+    shown = graphs(parts)["activations:activations-sequence"]
+    states = run.trace("gru", epochs=run.epochs[-1]).isel(epoch=0, sample=int(period["sample"])).sel(unit=2)
+    np.testing.assert_allclose(shown.data[0].y, states)
+    outlined = [shape for shape in shown.layout.shapes if shape.line.width == 1.4]
+    assert {(shape.x0, shape.x1) for shape in outlined} == {(period["start"] - 0.5, period["end"] + 0.5)}
+    explained = [shape.x0 for shape in shown.layout.shapes if shape.type == "line" and shape.x0 == shape.x1]
+    assert set(explained) == {period["peak"]}
+    query_figure = graphs(search_panel.draw(scene(run, focus=focus)))["search-query:panel-units"]
+    assert query_figure.layout.shapes[0].x0 == period["start"] - 0.5
+    assert query_figure.layout.shapes[0].x1 == period["end"] + 0.5
+    whole = panel.draw(scene(run, found, focus=Focus("sequence", 7)))
+    select = next(
+        part
+        for part in walk(whole)
+        if getattr(part, "id", None) == {"type": "activations-sample", "name": "activations"}
+    )
+    assert select.value == "7"
+
+
+def walk(parts):
+    for part in parts if isinstance(parts, list) else [parts]:
+        yield part
+        children = getattr(part, "children", None)
+        if children is not None:
+            yield from walk(children)
+
+
+def test_picked_words_are_marked_where_they_stand(tmp_path):
+    run, _ = record_reader(tmp_path)
+    focus = Focus("word", words=("dull",))
+    drawn = graphs(panel.draw(scene(run, None, focus=focus)))
+    shown, picture = drawn["activations:activations-sequence"], drawn["activations-map:panel-units"]
+    place, _ = place_of_word(run, "rnn", ("dull",))
+    here = words_of(run, "rnn", place)
+    steps = [step for step, word in enumerate(here) if word == "dull"]
+    for figure in (shown, picture):
+        bands = {shape.x0 + 0.5 for shape in figure.layout.shapes if shape.opacity == 0.12}
+        assert bands == set(steps)
+    assert [html.unescape(text) for text in picture.layout.xaxis.ticktext] == [
+        f"<b>{word}</b>" if word == "dull" else word for word in here
+    ]
+    query_figure = graphs(search_panel.draw(scene(run, None, focus=focus)))["search-query:panel-units"]
+    assert query_figure.layout.shapes[0].x0 == steps[0] - 0.5

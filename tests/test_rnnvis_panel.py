@@ -1,11 +1,14 @@
 """The panel RNNVis, drawn from real small runs, and what its callbacks answer."""
 
+import base64
+
 import numpy as np
 import pytest
 
 from hiddenscope.analyses.cocluster import COCLUSTER, study_co_clusters
 from hiddenscope.analyses.studies import make
 from hiddenscope.dashboard.app import create_app
+from hiddenscope.dashboard.focus import Focus
 from hiddenscope.dashboard.library import Library
 from hiddenscope.dashboard.panels.panel import Scene
 from hiddenscope.dashboard.panels.rnnvis import (
@@ -162,7 +165,13 @@ def test_whatever_a_browser_sends_is_answered(folder, odd):
             "rnnvis-against.value": odd,
             "rnnvis-frame.data": odd,
         }
-        state = {"run.value": run, "layer.value": odd, "panel-cursor.data": odd, "dark.data": odd}
+        state = {
+            "run.value": run,
+            "layer.value": odd,
+            "panel-cursor.data": odd,
+            "dark.data": odd,
+            "units.data": odd,
+        }
         answer = post(app, "rnnvis-sentences.children", inputs, state)
         assert answer.status_code in (200, 204), answer.text
     for against, count in (("epoch 1", 2), ("run third", 2), ("epoch nan", 1), ("run nothing", 1)):
@@ -172,6 +181,85 @@ def test_whatever_a_browser_sends_is_answered(folder, odd):
             "rnnvis-against.value": against,
             "rnnvis-frame.data": {"clusters": KEPT},
         }
-        state = {"run.value": "first", "layer.value": "rnn", "panel-cursor.data": None, "dark.data": False}
+        state = {
+            "run.value": "first",
+            "layer.value": "rnn",
+            "panel-cursor.data": None,
+            "dark.data": False,
+            "units.data": ["2"],
+        }
         answer = post(app, "rnnvis-sentences.children", inputs, state)
         assert len(answer.get_json()["response"]["rnnvis-sentences"]["children"]) == count
+
+
+def compared(app, focus, step=None, text="", sample=1, units=()):
+    """The distribution that the page shows, by trace name."""
+    inputs = {"focus.data": focus, "rnnvis-step.data": step, "rnnvis-frame.data": {}}
+    state = {
+        "run.value": "first",
+        "layer.value": "rnn",
+        "panel-cursor.data": None,
+        "units.data": list(units),
+        "dark.data": False,
+        "rnnvis-text.value": text,
+        "rnnvis-sample.value": sample,
+    }
+    output = next(key for key in app.callback_map if "rnnvis-distribution" in key)
+    name, prop = output.rsplit(".", 1)
+
+    def listed(values):
+        return [dict(zip(("id", "property"), key.rsplit(".", 1), strict=True), value=v) for key, v in values.items()]
+
+    body = {
+        "output": output,
+        "outputs": {"id": {"type": "panel-units", "name": "rnnvis-distribution"}, "property": prop},
+        "inputs": listed(inputs),
+        "state": listed(state),
+        "changedPropIds": ["focus.data"],
+    }
+    answer = app.server.test_client().post("/_dash-update-component", json=body)
+    assert answer.status_code == 200, (answer.text, name)
+    return next(iter(answer.get_json()["response"].values()))["figure"]
+
+
+def test_the_word_picked_last_is_compared_first_and_beside_what_it_did_in_the_sentence(folder):
+    app = create_app(folder)
+    text = "a very dull film"
+    focus = {"by": "word", "run": "first", "words": ["good", "dull"]}
+    figure = compared(app, focus, {"step": 2, "word": "dull"}, text, units=["3"])
+    lines = [trace for trace in figure["data"] if trace.get("showlegend") is not False]
+    assert [trace["name"].split(" ")[0] for trace in lines] == ["dull", "good", "in"]
+    states, _, _ = states_of_text(scene(folder).run, "rnn", 2.0, text)
+    update = (states[2] - states[1]).values
+    shown = np.frombuffer(base64.b64decode(lines[-1]["y"]["bdata"]), lines[-1]["y"]["dtype"])
+    order = [int(unit) for unit in lines[0]["customdata"]]
+    np.testing.assert_allclose(shown, update[order], atol=1e-6)
+    marked = next(trace for trace in figure["data"] if trace.get("name") == "picked")
+    assert marked["text"] == ["3"]
+    for step in (None, 7, {"step": 99, "word": "dull"}, {"step": 2, "word": "good"}, {"step": "x", "word": ["y"]}):
+        names = [trace.get("name") for trace in compared(app, focus, step, text)["data"]]
+        assert "in the sentence" not in names
+
+
+def test_a_picked_sequence_is_the_one_that_is_read_and_a_picked_word_finds_one(folder):
+    def chosen(focus):
+        parts = draw(scene(folder, focus=focus))
+        frame = next(part for part in parts if getattr(part, "id", None) == "rnnvis-frame")
+        return frame.data["sample"]
+
+    assert chosen(Focus("sequence", 5)) == 5
+    assert chosen(Focus("sequence", 99)) == 23
+    sample = chosen(Focus("word", words=("bad",)))
+    assert "bad" in states_of_sample(scene(folder).run, "rnn", 2.0, sample)[1]
+
+
+def test_a_sentence_tells_which_sequence_and_steps_it_is_and_outlines_the_picked_units(folder):
+    run = open_run(folder / "first")
+    shown = [(run, "rnn", 2.0, clusters_at(run, "rnn", 2.0, KEPT, None), "x")]
+    (recorded,) = sentence_figures(shown, "", 3, picked=["2"], dark=False)
+    (typed,) = sentence_figures(shown, "a dull film", 3, dark=False)
+    assert recorded.layout.meta["sample"] == 3
+    assert typed.layout.meta["sample"] is None
+    assert recorded.layout.meta["steps"] == list(range(9))
+    width = recorded.data[recorded.layout.meta["traces"]["units"]].marker.line.width
+    assert [bool(value) for value in width] == [unit == 2 for unit in range(7)]

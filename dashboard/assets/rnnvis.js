@@ -63,57 +63,127 @@
     );
   }
 
-  function paintSentence(graph, step) {
+  /* Step is a position, or -1 for the one that the picture was drawn with; words are names that are pointed at. */
+  function paintSentence(graph, step, pointed) {
     const meta = graph.layout.meta, states = table(meta.states);
-    if (graph.dataset.step === String(step) && graph.rnnvisData === graph.data) return;
-    graph.dataset.step = String(step);
+    const at = step < 0 ? meta.selected : step;
+    const inPeriod = (k) => meta.sample !== null && meta.sample === picked.sample && picked.start !== null && meta.steps[k] >= picked.start && meta.steps[k] <= picked.end;
+    const lit = meta.words.map((word, k) => k === at || pointed.includes(word) || picked.words.includes(word) || inPeriod(k));
+    const key = at + "/" + lit.join();
+    if (graph.dataset.painted === key && graph.rnnvisData === graph.data) return;
+    graph.dataset.painted = key;
     graph.rnnvisData = graph.data;
     const shapes = (graph.layout.shapes || []).slice(0, meta.shapes).concat(
-      meta.rows.map((y, k) => tie([meta.columns[step], y], [meta.chips_left, y], meta.links[step][k], 9, meta.colors)));
-    const layout = { shapes };
-    meta.words.forEach((_, i) => {
-      layout["annotations[" + (meta.word_annotations + i) + "].font.color"] = i === step ? meta.colors.accent : meta.colors.text;
+      meta.rows.map((y, k) => tie([meta.columns[at], y], [meta.chips_left, y], meta.links[at][k], 9, meta.colors)));
+    meta.words.forEach((word, k) => {
+      if (!(picked.words.includes(word) || inPeriod(k))) return;
+      const half = meta.pitch / 2;
+      shapes.push({ type: "rect", x0: meta.middles[k] - half, x1: meta.middles[k] + half, y0: meta.top, y1: meta.bottom, line: { width: 0 }, fillcolor: meta.colors.accent, opacity: 0.1, layer: "below" });
     });
+    const layout = { shapes };
+    lit.forEach((on, k) => { layout["annotations[" + (meta.word_annotations + k) + "].font.color"] = on ? meta.colors.accent : meta.colors.text; });
     window.Plotly.update(
-      graph, { "marker.color": [Array.from(states[step], (value) => value * meta.scale)] }, layout, [meta.traces.units]);
+      graph, { "marker.color": [Array.from(states[at], (value) => value * meta.scale)] }, layout, [meta.traces.units]);
   }
 
   const pointOf = (event) => (event && event.points && event.points.length ? event.points[0] : null);
   const ready = (graph, kind) => graph && graph.layout && graph.layout.meta && graph.layout.meta.kind === kind && graph.data;
 
+  let picked = { words: [], sample: null, start: null, end: null };
+
+  const map = () => document.querySelector(".rnnvis-map .js-plotly-plot");
+  const sentences = () => Array.from(document.querySelectorAll("#rnnvis-sentences .js-plotly-plot")).filter((graph) => ready(graph, "sentence"));
+
+  /* Paints what is pointed at, by name, wherever it is drawn; null for nothing, and then what is picked. */
+  function point(word, unit) {
+    const graph = map();
+    if (ready(graph, "rnnvis")) {
+      const meta = graph.layout.meta, last = picked.words[picked.words.length - 1];
+      const shown = word !== null || unit !== null ? word : last === undefined ? null : last;
+      paintMap(graph, shown === null ? -1 : meta.names.indexOf(shown), unit === null ? -1 : meta.units.indexOf(String(unit)));
+    }
+    for (const one of sentences()) paintSentence(one, -1, word === null ? [] : [word]);
+  }
+
+  const pickedOf = (focus) => ({
+    words: (focus && focus.words) || [],
+    sample: focus && focus.sample !== undefined ? focus.sample : null,
+    start: focus && focus.start !== undefined ? focus.start : null,
+    end: focus && focus.end !== undefined ? focus.end : null,
+  });
+
+  function withWord(focus, name, run) {
+    const words = ((focus && focus.words) || []).filter((other) => other !== name);
+    const removed = words.length < ((focus && focus.words) || []).length;
+    const now = removed ? words : words.concat([name]).slice(-4);
+    const sequence = focus && focus.sample !== null && focus.sample !== undefined;
+    return Object.assign({}, focus, { run, words: now, by: now.length ? "word" : sequence ? "sequence" : "" });
+  }
+
   window.dash_clientside = Object.assign({}, window.dash_clientside, {
     rnnvis: {
-      hoverMap: function (event, words) {
-        const paint = () => {
-          const graph = document.querySelector(".rnnvis-map .js-plotly-plot");
-          if (!ready(graph, "rnnvis")) return;
-          const meta = graph.layout.meta, point = pointOf(event);
-          let word = -1, unit = -1;
-          if (point && point.curveNumber === meta.traces.words) word = point.pointNumber;
-          else if (point && point.curveNumber === meta.traces.units) unit = point.pointNumber;
-          else if (words && words.length) word = meta.names.indexOf(words[words.length - 1]);
-          paintMap(graph, word, unit);
-        };
-        if (pointOf(event)) paint();
-        else window.setTimeout(paint, 60); // a picture that has just come is not drawn yet
+      show: function (focus) {
+        picked = pickedOf(focus);
+        point(null, null);
       },
-      clickMap: function (event, words) {
-        const graph = document.querySelector(".rnnvis-map .js-plotly-plot"), point = pointOf(event);
-        if (!point || !ready(graph, "rnnvis") || point.curveNumber !== graph.layout.meta.traces.words) return window.dash_clientside.no_update;
-        const name = graph.layout.meta.names[point.pointNumber];
-        const kept = (words || []).filter((other) => other !== name);
-        return kept.length < (words || []).length ? kept : kept.concat([name]).slice(-4);
+      drawnAnew: function (frame, children, focus) {
+        picked = pickedOf(focus);
+        window.setTimeout(() => point(null, null), 60); // a picture that has just come is not drawn yet
+      },
+      hoverMap: function (event) {
+        const graph = map(), at = pointOf(event);
+        if (!ready(graph, "rnnvis")) return;
+        const meta = graph.layout.meta;
+        if (at && at.curveNumber === meta.traces.words) point(meta.names[at.pointNumber], null);
+        else if (at && at.curveNumber === meta.traces.units) point(null, meta.units[at.pointNumber]);
+        else point(null, null);
+      },
+      hoverUnits: function (event) {
+        const at = pointOf(event);
+        point(null, at && typeof at.customdata === "string" ? at.customdata : null);
+      },
+      clickMap: function (event, focus, run) {
+        const graph = map(), at = pointOf(event);
+        if (!at || !ready(graph, "rnnvis") || at.curveNumber !== graph.layout.meta.traces.words) return window.dash_clientside.no_update;
+        return withWord(focus, graph.layout.meta.names[at.pointNumber], run);
       },
       hoverSentence: function (event, id) {
-        const box = document.getElementById(JSON.stringify(id, Object.keys(id).sort()));
-        const graph = box && box.querySelector(".js-plotly-plot");
+        const graph = sentenceOf(id), at = pointOf(event);
         if (!ready(graph, "sentence")) return;
-        const meta = graph.layout.meta, point = pointOf(event);
-        const cell = point && point.curveNumber === meta.traces.cells;
-        if (point && !cell) return;
-        const place = cell ? point.customdata : null;
-        paintSentence(graph, place ? Number(place[0]) : meta.selected);
+        const meta = graph.layout.meta;
+        if (at && at.curveNumber === meta.traces.cells) {
+          const step = Number(at.customdata[0]);
+          point(meta.words[step], null);
+          for (const one of sentences()) paintSentence(one, step < one.layout.meta.words.length && one.layout.meta.words[step] === meta.words[step] ? step : -1, [meta.words[step]]);
+        } else if (at && at.curveNumber === meta.traces.units) point(null, at.customdata);
+        else point(null, null);
+      },
+      /* A word of a sentence picks the word, and the step where a probe sequence is shown; a unit picks the unit. */
+      clickSentence: function (event, id, focus, units, run) {
+        const none = window.dash_clientside.no_update;
+        const graph = sentenceOf(id), at = pointOf(event);
+        if (!at || !ready(graph, "sentence")) return [none, none, none];
+        const meta = graph.layout.meta;
+        if (at.curveNumber === meta.traces.units) return [none, none, window.dash_clientside.hiddenscope.panelUnits([event], units)];
+        if (at.curveNumber !== meta.traces.cells) return [none, none, none];
+        const step = Number(at.customdata[0]), word = meta.words[step];
+        const words = ((focus && focus.words) || []).filter((other) => other !== word).concat([word]).slice(-4);
+        const found = Object.assign({}, focus, { run, words, by: "word" });
+        if (meta.sample !== null) Object.assign(found, { sample: meta.sample, start: meta.steps[step], end: meta.steps[step], units: [] });
+        return [found, { step, word }, none];
+      },
+      sampleChosen: function (value, frame, focus, run) {
+        const none = window.dash_clientside.no_update;
+        if (typeof value !== "number" || !frame) return none;
+        const known = focus && focus.sample !== null && focus.sample !== undefined ? focus.sample : frame.sample;
+        if (value - 1 === known) return none;
+        return Object.assign({}, focus, { run, by: "sequence", sample: value - 1, start: null, end: null, units: [] });
       },
     },
   });
+
+  function sentenceOf(id) {
+    const box = document.getElementById(JSON.stringify(id, Object.keys(id).sort()));
+    return box && box.querySelector(".js-plotly-plot");
+  }
 })();

@@ -114,14 +114,51 @@
     return part(base, block(now * per, (now + 1) * per), looks);
   }
 
-  function composePicture(figure, cursor, units, frame) {
+  /* The table of units asks this of each of its rows. */
+  let ringedUnits = new Set();
+  window.dashAgGridFunctions = Object.assign(window.dashAgGridFunctions || {}, { ringed: (unit) => ringedUnits.has(String(unit)) });
+
+  /* The nodes of what is picked in a panel (a sequence, a period, a word), at the epoch that is shown: rings. */
+  function ringTrace(base, meta, now, per, cursor, frame, focus) {
+    const whole = !meta.complete && frame && frame.trace && frame.epoch === cursor && same(frame.look, meta.look);
+    const source = whole ? frame.trace : base;
+    const labels = rows(source.customdata), from = whole ? 0 : now * per, to = whole ? labels.length : (now + 1) * per;
+    const wanted = new Map();
+    for (const [unit, first, last] of focus.nodes) {
+      if (!wanted.has(String(unit))) wanted.set(String(unit), []);
+      wanted.get(String(unit)).push([first === null ? -Infinity : first, last === null ? Infinity : last]);
+    }
+    const chosen = [], near = new Map();
+    for (let i = from; i < to; i++) {
+      const spans = wanted.get(String(labels[i][2]));
+      if (!spans) continue;
+      const step = Number(labels[i][1]);
+      spans.forEach((span, k) => {
+        if (step >= span[0] && step <= span[1]) { chosen.push(i); near.set(span, null); return; }
+        // Of a period between two steps that are drawn, the nearer one stands for it.
+        const far = Math.min(Math.abs(step - span[0]), Math.abs(step - span[1])), best = near.get(span);
+        if (best !== null && (best === undefined || far < best[0])) near.set(span, [far, i]);
+      });
+    }
+    for (const best of near.values()) if (best) chosen.push(best[1]);
+    const color = getComputedStyle(document.documentElement).getPropertyValue("--text").trim() || "#1c2530";
+    const take = pick(Array.from(new Set(chosen)));
+    const trace = { type: base.type, mode: "markers", name: "picked: " + focus.text, hovertemplate: HOVER, showlegend: false,
+      x: take(numbers(source.x)), y: take(numbers(source.y)), customdata: take(labels),
+      marker: { symbol: "circle-open", size: (base.z ? 9 : 11) - (chosen.length > 40 ? 2 : 0), color, line: { color, width: chosen.length > 40 ? 1.2 : 2 } } };
+    if (source.z) trace.z = take(numbers(source.z));
+    return trace;
+  }
+
+  function composePicture(figure, cursor, units, frame, focus) {
     if (!figure || !figure.layout || !figure.layout.meta || !figure.data.length) return figure;
     const meta = figure.layout.meta;
     if (frame && frame.epoch === frameFor) frameFor = null;
     if (!meta.complete && cursor !== null && !(frame && frame.epoch === cursor && same(frame.look, meta.look))) askFrame(cursor);
     const chosen = (units || []).map((unit) => meta.units.findIndex((label) => String(label) === String(unit)));
     const selected = chosen.map((at, k) => [at, UNIT_COLORS[k % UNIT_COLORS.length]]).filter(([at]) => at >= 0);
-    if (cursor === null && !selected.length) return { data: figure.data, layout: keptLayout(figure) };
+    const ringed = focus && focus.nodes && focus.nodes.length;
+    if (cursor === null && !selected.length && !ringed) return { data: figure.data, layout: keptLayout(figure) };
     const base = figure.data[0];
     const steps = meta.steps.length, count = meta.units.length, per = steps * count;
     const now = cursor === null ? meta.epochs.length - 1 : indexOf(meta.epochs, cursor);
@@ -152,19 +189,26 @@
       const line = { color, width: base.z ? 4 : 2 };
       traces.push(Object.assign({ type: base.type, mode: "lines", name: name + " path", line, hoverinfo: "skip", opacity: 0.9 }, path));
     }
+    if (ringed) traces.push(ringTrace(base, meta, now, per, cursor, frame, focus));
     traces.forEach((trace, i) => { trace.uid = "layer-" + i; });
     return { data: traces, layout };
   }
 
-  function composeCurves(figure, units) {
-    if (!figure || !figure.data || !(units || []).length) return figure;
+  const unitsOf = (focus) => Array.from(new Set(((focus && focus.nodes) || []).map((node) => String(node[0]))));
+
+  function composeCurves(figure, units, focus) {
+    const ringed = unitsOf(focus).length <= UNIT_COLORS.length ? unitsOf(focus) : [];
+    if (!figure || !figure.data || !((units || []).length || ringed.length)) return figure;
     const color = {};
+    const ink = getComputedStyle(document.documentElement).getPropertyValue("--text").trim() || "#1c2530";
+    ringed.forEach((unit) => { color[unit] = ink; });
+    units = units || [];
     units.forEach((unit, k) => { color[String(unit)] = UNIT_COLORS[k % UNIT_COLORS.length]; });
     const label = (trace) => (trace.meta && trace.meta.unit !== undefined ? String(trace.meta.unit) : null);
     const front = figure.data.filter((trace) => color[label(trace)]);
     const rest = figure.data.filter((trace) => !color[label(trace)]);
     const bright = front.map((trace) => Object.assign({}, trace, {
-      line: { color: color[label(trace)], width: 2.4 }, showlegend: true,
+      line: { color: color[label(trace)], width: 2.4, dash: units.map(String).includes(label(trace)) ? "solid" : "dot" }, showlegend: true,
     }));
     return { data: rest.concat(bright), layout: figure.layout };
   }
@@ -243,6 +287,7 @@
       setPlaying(false);
       dash_clientside.set_props("cursor", { data: null });
       dash_clientside.set_props("units", { data: [] });
+      dash_clientside.set_props("focus", { data: null });
     }
   });
 
@@ -341,6 +386,27 @@
     return { data: traces.concat(front), layout };
   }
 
+  /* sequence=3&period=10~20&of=7&word=good in the address, for what is picked apart from units */
+  function focusAsked(asked) {
+    const sample = asked.get("sequence") === null ? NaN : Number(asked.get("sequence")), words = asked.getAll("word");
+    if (!(sample >= 0) && !words.length) return null;
+    const ends = (asked.get("period") || "").split("~").map(Number);
+    const whole = ends.length !== 2 || !ends.every(Number.isFinite);
+    const by = sample >= 0 && asked.get("by") !== "word" ? "sequence" : "word";
+    return { run: asked.get("run"), by, words, sample: sample >= 0 ? sample : null, start: whole ? null : ends[0], end: whole ? null : ends[1],
+      units: asked.get("of") ? asked.get("of").split(",") : [] };
+  }
+  function rememberFocus(now, focus) {
+    if (!focus) return;
+    if (focus.sample !== null && focus.sample !== undefined) {
+      now.set("sequence", focus.sample);
+      if (focus.start !== null && focus.start !== undefined) now.set("period", focus.start + "~" + focus.end);
+      if ((focus.units || []).length) now.set("of", focus.units.join(","));
+      if (focus.by === "word") now.set("by", "word");
+    }
+    for (const word of focus.words || []) now.append("word", word);
+  }
+
   const valueOf = (choice) => (choice.value === undefined ? choice : choice.value);
 
   /* Which of several graphs was clicked: the first point of that click. */
@@ -433,7 +499,7 @@
         if (first) window.history.replaceState(null, "", "?" + now.toString());
       },
 
-      picture: (figure, cursor, units, frame) => figure ? composePicture(figure, cursor === undefined ? null : cursor, units, frame) : window.dash_clientside.no_update,
+      picture: (figure, cursor, units, frame, focus) => figure ? composePicture(figure, cursor === undefined ? null : cursor, units, frame, focus) : window.dash_clientside.no_update,
 
       /* what part of the plane is in view, once the hand rests; only pictures with gaps are drawn anew for it */
       zoomed: function (event, dimensions) {
@@ -476,7 +542,7 @@
         const keep = window.dash_clientside.no_update;
         return clicks && extent ? [extent.steps, extent.epochs] : [keep, keep];
       },
-      curves: (figure, units) => figure ? composeCurves(figure, units) : window.dash_clientside.no_update,
+      curves: (figure, units, focus) => figure ? composeCurves(figure, units, focus) : window.dash_clientside.no_update,
 
       /* cursor and recorded epochs -> slider and label */
       transport: function (cursor, recorded) {
@@ -515,6 +581,16 @@
         const same = chosen.length === (units || []).length && chosen.every((unit) => units.map(String).includes(unit));
         return same ? window.dash_clientside.no_update : chosen;
       },
+
+      /* what is picked apart from units: in words, and as marked rows of the table */
+      focusTold: function (focus) {
+        ringedUnits = new Set(unitsOf(focus));
+        const table = window.dash_ag_grid && window.dash_ag_grid.getApi && document.querySelector("#unit-table .ag-row") && window.dash_ag_grid.getApi("unit-table");
+        if (table) table.redrawRows();
+        const text = focus && focus.text;
+        return [text ? "picked: " + text + " \u00d7" : "", !text];
+      },
+      focusForgotten: (clicks) => (clicks ? null : window.dash_clientside.no_update),
       unitsToTable: (units) => ({ ids: (units || []).map(String) }),
 
       /* light or dark: the address first, then the reader's last choice, then the system's */
@@ -549,10 +625,11 @@
           asked.get("log") === "1" ? true : keep,
           Object.keys(range).length ? range : keep,
           Number(asked.get("smooth")) > 0 && Number(asked.get("smooth")) < 1 ? Number(asked.get("smooth")) : keep,
+          focusAsked(asked) || keep,
         ];
       },
       /* the view -> the address */
-      remember: function (run, layer, method, color, view, cursor, units, log, range, smooth) {
+      remember: function (run, layer, method, color, view, cursor, units, log, range, smooth, focus) {
         if (!run) return;
         const now = new URLSearchParams({ run });
         if (layer) now.set("layer", layer);
@@ -564,6 +641,7 @@
         if (units && units.length) now.set("units", units.join(","));
         if (log) now.set("log", "1");
         if (smooth) now.set("smooth", smooth);
+        rememberFocus(now, focus);
         for (const [key, value] of new URLSearchParams(window.location.search)) {
           if (["theme", "panel", ...COMPARED].includes(key) || key.includes(".")) now.append(key, value);
         }

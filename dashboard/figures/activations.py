@@ -5,8 +5,10 @@ Colors tell clusters of patterns; relevance is drawn on a scale that diverges ab
 
 from __future__ import annotations
 
+import html
 import string
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,8 +23,27 @@ from hiddenscope.analyses.patterns import Patterns
 from hiddenscope.dashboard.figures.panels import Panel, stack
 from hiddenscope.dashboard.figures.template import SMALL, class_colors, colorbar, message, template, theme
 
+
+@dataclass(frozen=True)
+class Marks:
+    """What is picked elsewhere, of the sequence that is drawn.
+
+    Attributes:
+        words: what stands at each recorded step; empty where inputs are no words.
+        picked: names of the words whose steps are marked.
+        period: first and last step of the period that is outlined.
+    """
+
+    words: Sequence[str] = ()
+    picked: Sequence[str] = ()
+    period: tuple[int, int] | None = None
+
+
+UNMARKED = Marks()
 MOST_FEATURES = 6
 MOST_CLUSTERS = 8
+MOST_LABELS, MOST_LETTERS = 64, 14
+"""Words that are written along an axis, and letters of each."""
 _DIM = 0.28
 _WAITING = "drawn as soon as the highly active periods are computed"
 
@@ -62,6 +83,7 @@ def sequence(
     unit: object = "",
     sign: str = "positive",
     note: str = "",
+    marks: Marks = UNMARKED,
     dark: bool = False,
 ) -> go.Figure:
     """One sequence: the unit's activation, the inputs with the patterns where they were met, and relevance below them.
@@ -77,6 +99,7 @@ def sequence(
         unit: label of the unit.
         sign: which activations count as high.
         note: why there is no relevance.
+        marks: words at the steps, and what of them is picked.
     """
     if activation.sizes["step"] == 0 or not np.isfinite(activation.values).any():
         return message("this unit has no value in this sequence", dark=dark)
@@ -127,11 +150,46 @@ def sequence(
     figure.update_yaxes(nticks=3)
     figure.update_xaxes(range=[-0.5, max(len(steps), 0 if inputs is None else len(inputs)) - 0.5])
     figure.update_xaxes(title_text="step", row=rows, col=1)
+    mark_steps(figure, steps, marks, rows=range(1, rows + 1), dark=dark)
     return figure
 
 
+def mark_steps(
+    figure: go.Figure, steps: npt.NDArray[Any], marks: Marks, *, rows: Sequence[int] = (), dark: bool = False
+) -> None:
+    """Write the words of a sequence at its steps, mark those that are picked, and outline the picked period.
+
+    Args:
+        figure: whose x axis is steps.
+        steps: the recorded steps.
+        marks: what to mark.
+        rows: of subplots that have this x axis, the last with the labels; none for a figure without subplots.
+    """
+    look = theme(dark=dark)
+    last: dict[str, Any] = {"row": rows[-1], "col": 1} if rows else {}
+    everywhere: dict[str, Any] = {"row": "all", "col": 1} if rows else {}
+    if marks.words and len(steps) <= MOST_LABELS:
+        said = [html.escape(word[:MOST_LETTERS], quote=False) for word in marks.words]
+        bold = [
+            f"<b>{text}</b>" if word in marks.picked else text for word, text in zip(marks.words, said, strict=True)
+        ]
+        figure.update_xaxes(tickvals=steps, ticktext=bold, tickangle=-60, title_text="", automargin=True, **last)
+    for step, word in zip(steps, marks.words, strict=False):
+        if word in marks.picked:
+            edges = {"x0": step - 0.5, "x1": step + 0.5}
+            figure.add_vrect(**edges, fillcolor=look.text, opacity=0.12, line_width=0, layer="below", **everywhere)
+    if marks.period is not None:
+        edges = {"x0": marks.period[0] - 0.5, "x1": marks.period[1] + 0.5}
+        figure.add_vrect(**edges, fillcolor="rgba(0, 0, 0, 0)", line={"color": look.text, "width": 1.4}, **everywhere)
+
+
 def activation_map(
-    activations: xr.DataArray, periods: pd.DataFrame, *, picked: Sequence[str] = (), dark: bool = False
+    activations: xr.DataArray,
+    periods: pd.DataFrame,
+    *,
+    picked: Sequence[str] = (),
+    marks: Marks = UNMARKED,
+    dark: bool = False,
 ) -> go.Figure:
     """All units (up) of one sequence over its steps (across), each highly active period outlined.
 
@@ -139,6 +197,7 @@ def activation_map(
         activations: dims (step, unit), with labels.
         periods: of this sequence, of all units, with units by their labels and steps as positions.
         picked: labels of units whose periods are outlined in the accent color.
+        marks: words at the steps, and what of them is picked.
     """
     if not activations.size or not np.isfinite(activations.values).any():
         return message("no states in this sequence", dark=dark)
@@ -179,6 +238,7 @@ def activation_map(
     figure.update_yaxes(range=[-0.6, len(units) - 0.4])
     figure.update_xaxes(range=[steps[0] - 0.6, steps[-1] + 0.6])
     figure.update_xaxes(title_text="step", showgrid=False)
+    mark_steps(figure, steps, marks, dark=dark)
     return figure
 
 

@@ -28,6 +28,7 @@ def word_distributions(
     words: Sequence[object],
     *,
     actual: xr.DataArray | None = None,
+    picked: Sequence[str] = (),
     dark: bool = False,
 ) -> go.Figure:
     """How all units answer to one or several words: mean, and the bands of 25 to 75 and 9 to 91 percent.
@@ -36,6 +37,7 @@ def word_distributions(
         responses: as `hiddenscope.analyses.expected_response.run_responses` gives them, or None.
         words: labels of the words; the units are in the order of their mean response to the first.
         actual: one update of every unit, dims (unit,), to compare with.
+        picked: labels of units to mark.
         dark: for a dark page.
     """
     if responses is None or not responses.sizes["word"]:
@@ -45,10 +47,12 @@ def word_distributions(
     if not chosen:
         return message("Click a word to see how every unit answers to it;<br>click others to compare.", dark=dark)
     order = np.argsort(-responses["response"].sel(word=chosen[0]).values, kind="stable")
+    labels = np.array([str(unit) for unit in responses["unit"].values.tolist()])
     if len(order) > MOST_POINTS:
-        order = order[np.unique(np.linspace(0, len(order) - 1, MOST_POINTS).round().astype(int))]
+        some = np.linspace(0, len(order) - 1, MOST_POINTS).round().astype(int)
+        order = order[np.union1d(some, np.flatnonzero(np.isin(labels[order], list(picked))))]
     ranks = np.arange(len(order))
-    units = [str(unit) for unit in responses["unit"].values[order].tolist()]
+    units = labels[order].tolist()
     figure = go.Figure(layout={"template": template(dark=dark)})
     for word, color in zip(chosen, class_colors(len(chosen), dark=dark), strict=True):
         own = responses.sel(word=word)
@@ -87,6 +91,21 @@ def word_distributions(
             name="in the sentence",
             customdata=units,
             hovertemplate="unit %{customdata}<br>%{y:+.3g}<extra>in the sentence</extra>",
+        )
+    marked = [rank for rank, unit in enumerate(units) if unit in set(picked)]
+    if marked:
+        means = responses["response"].sel(word=chosen[0]).values[order]
+        figure.add_scatter(
+            x=marked,
+            y=means[marked],
+            mode="markers+text",
+            text=[units[rank] for rank in marked],
+            textposition="top center",
+            marker={"symbol": "circle-open", "size": 9, "color": theme(dark=dark).text, "line": {"width": 2}},
+            customdata=[units[rank] for rank in marked],
+            hovertemplate="unit %{customdata}<br>%{y:+.3g}<extra>picked</extra>",
+            showlegend=False,
+            name="picked",
         )
     first = html.escape(str(responses["name"].sel(word=chosen[0]).values))
     figure.update_xaxes(title=f"units, by their mean response to \u201c{first}\u201d", showticklabels=False)

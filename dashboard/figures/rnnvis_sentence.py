@@ -60,6 +60,8 @@ def sentence_figure(
     note: str = "",
     selected: int | None = None,
     clip: float | None = None,
+    sample: int | None = None,
+    picked: Sequence[str] = (),
     dark: bool = False,
 ) -> go.Figure:
     """The glyphs of one sentence.
@@ -73,6 +75,8 @@ def sentence_figure(
         note: why there is no sentence, or what to know about it.
         selected: the step whose links and states are drawn; None for the last.
         clip: the state that is drawn in full color; None for the largest.
+        sample: position of the probe sequence that this is; None for a typed sentence.
+        picked: labels of the units to outline.
         dark: for a dark page.
 
     The layout's ``meta`` has the states of every step in 127ths of ``scale``, and the links, for a page that answers
@@ -99,7 +103,7 @@ def sentence_figure(
     figure.add_traces(_glyph_traces(glyphs, order, rows, columns, pitch, limit, dark=dark))
     figure.add_trace(_cells(glyphs, order, rows, columns, shown_words))
     squares = _squares(labels, order, rows, chips_left)
-    figure.add_trace(_chip_units(states, labels, squares, values[at], full, dark=dark))
+    figure.add_trace(_chip_units(states, labels, squares, values[at], full, picked=picked, dark=dark))
     strengths = glyphs["link"].sel(cluster=order).values
     strongest = float(np.abs(strengths).max()) or 1.0
     cut = f" \u00b7 the first {MOST_STEPS} of {states.sizes['step']} steps" if states.sizes["step"] > MOST_STEPS else ""
@@ -154,6 +158,14 @@ def sentence_figure(
             "traces": {"cells": len(figure.data) - 2, "units": len(figure.data) - 1},
             "shapes": len(figure.layout.shapes) - len(order),
             "selected": at,
+            "sample": sample,
+            "steps": states["step"].values[: len(values)].tolist()
+            if "step" in states.coords
+            else list(range(len(values))),
+            "middles": np.round(columns, 1).tolist(),
+            "pitch": round(pitch, 1),
+            "top": TOP - 22,
+            "bottom": TOP + len(order) * ROW,
             "word_annotations": len(order),
             "colors": pointer_colors(dark=dark),
         },
@@ -334,6 +346,7 @@ def _chip_units(
     now: Floats,
     full: float,
     *,
+    picked: Sequence[str],
     dark: bool,
 ) -> go.Scatter:
     names = [str(unit) for unit in states["unit"].values.tolist()]
@@ -348,7 +361,7 @@ def _chip_units(
             "colorscale": signed_scale(dark=dark),
             "cmin": -full,
             "cmax": full,
-            "line": {"width": 0},
+            "line": {"color": theme(dark=dark).text, "width": np.where(np.isin(names, list(picked)), 2.0, 0.0)},
         },
         customdata=names,
         text=[f"unit {name} \u00b7 chip {cluster_name(int(labels[i]))}" for i, name in enumerate(names)],

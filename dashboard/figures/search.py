@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
-from hiddenscope.dashboard.figures.activations import chosen_features, diverging
+from hiddenscope.dashboard.figures.activations import UNMARKED, Marks, chosen_features, diverging, mark_steps
 from hiddenscope.dashboard.figures.template import SMALL, class_colors, colorbar, message, template, theme
 
 MOST_SHOWN = 12
@@ -28,6 +28,7 @@ def query(
     start: int,
     end: int,
     pattern: Sequence[object],
+    marks: Marks = UNMARKED,
     dark: bool = False,
 ) -> go.Figure:
     """The sequence that is searched from: how many units are active at each step, and all of them below.
@@ -37,6 +38,7 @@ def query(
         active: (step, unit), which unit counts as active when.
         start, end: first and last step of the period, as positions; it is outlined.
         pattern: labels of the units that are active all through it; they are marked at the left.
+        marks: words at the steps, and which of them are picked.
     """
     if not activations.size or not np.isfinite(activations.values).any():
         return message("no states in this sequence", dark=dark)
@@ -87,6 +89,7 @@ def query(
     figure.update_yaxes(range=[-0.6, len(units) - 0.4], row=2, col=1)
     figure.update_xaxes(title_text="step", row=2, col=1)
     figure.update_xaxes(range=[steps[0] - 1.5, steps[-1] + 0.5])
+    mark_steps(figure, steps, marks, rows=(1, 2), dark=dark)
     return figure
 
 

@@ -15,13 +15,14 @@ import numpy.typing as npt
 import pandas as pd
 import plotly.graph_objects as go
 import xarray as xr
-from dash import MATCH, Dash, Input, Output, State, ctx, dcc, html, no_update
+from dash import MATCH, Dash, Input, Output, State, ctx, dcc, html, no_update, set_props
 
 from hiddenscope.analyses.activations import ACTIVATION_DIMS, Sign, activation_thresholds, active_periods
 from hiddenscope.analyses.excitation import Excitation, excitation, most_varying, network_inputs
 from hiddenscope.analyses.patterns import Method
 from hiddenscope.analyses.windows import WIDTH, gradient_width, settling_widths
 from hiddenscope.dashboard.figures.activations import (
+    Marks,
     activation_map,
     cluster_name,
     course,
@@ -30,6 +31,7 @@ from hiddenscope.dashboard.figures.activations import (
     sequence,
 )
 from hiddenscope.dashboard.figures.template import epoch_text, message
+from hiddenscope.dashboard.focus import NOTHING, Focus, focus_of, place_of_word, words_of
 from hiddenscope.dashboard.library import Library
 from hiddenscope.dashboard.panels.panel import Panel, Scene
 from hiddenscope.errors import HiddenscopeError
@@ -40,8 +42,9 @@ SIGNS: dict[str, Sign] = {"high": "positive", "low": "negative", "either": "abso
 CLUSTERS: dict[str, Method] = {"k-means": "kmeans", "Gaussian mixture": "mixture", "self-organizing map": "som"}
 EPSILONS = ("0.1", "0.3", "0.03", "0.001")
 """Of the relevance that is drawn. With less, relevance grows beyond bounds over a hundred steps of a trained LSTM."""
-WINDOWS = ("32 steps", "settling time", "90 % of gradient")
+WINDOWS = ("32 steps", "settling time", "90 % of gradient", "8 steps")
 """How much of the past a pattern shows; what is not known (no weights, no responses yet) falls back to 32 steps."""
+SHORT = 8
 PASSES = 50
 MOST_ROWS = 60
 KEPT = (1, 2, 4, 8, 16, 32, 64)
@@ -87,8 +90,7 @@ def draw(scene: Scene) -> list[Any]:
     if look is None:
         return [_graph("activations-none", message("no unit of this layer varies yet", dark=scene.dark), 300)]
     strongest = top_periods(look.found.periods)
-    row = strongest.iloc[0] if len(strongest) else None
-    place, step = (0, None) if row is None else (int(row["sample"]), int(row["peak"]))
+    place, step = first_look(look, strongest, scene.focus)
     told = {"run": scene.view.name, "layer": look.layer, "epoch": look.epoch, "unit": str(look.found.unit)}
     told |= {"dark": look.dark, **{name: scene.options.get(name, "") for name in PANEL.controls or {}}}
     names = scene.view.class_names
@@ -118,7 +120,7 @@ def draw(scene: Scene) -> list[Any]:
             className="card-foot",
             style={"display": "flex", "gap": "18px", "alignItems": "center", "flexWrap": "wrap"},
         ),
-        html.Div(sequence_view(look, place, step), id={"type": "activations-view", "name": NAME}),
+        html.Div(sequence_view(look, place, step, scene.focus), id={"type": "activations-view", "name": NAME}),
         _tiles(
             [
                 _graph(
@@ -139,6 +141,29 @@ def draw(scene: Scene) -> list[Any]:
             "minmax(0, 2fr) minmax(0, 3fr)",
         ),
     ]
+
+
+def first_look(look: Look, strongest: pd.DataFrame, focus: Focus) -> tuple[int, int | None]:
+    """The sequence that is shown first, and the step (as a position) that is explained; None for its strongest.
+
+    What is picked elsewhere: a period, a sequence, or where a word stands; else the unit's strongest period.
+    """
+    if focus.sample is not None and focus.sample < look.states.sizes["sample"]:
+        own = strongest[strongest["sample"] == focus.sample]
+        if focus.period is None:
+            return focus.sample, None
+        first, last = (_position(look, step) for step in focus.period)
+        within = own[(own["start"] <= last) & (own["end"] >= first)]
+        return focus.sample, int(within.iloc[0]["peak"]) if len(within) else last
+    found = place_of_word(look.run, look.layer, focus.words)
+    if found is not None:
+        return found[0], _position(look, found[1])
+    return (int(strongest.iloc[0]["sample"]), int(strongest.iloc[0]["peak"])) if len(strongest) else (0, None)
+
+
+def _position(look: Look, step: int) -> int:
+    """The position of the recorded step that is nearest to a step of the inputs."""
+    return int(np.abs(look.states["step"].values - step).argmin())
 
 
 def look_at(scene: Scene) -> Look | None:
@@ -198,16 +223,17 @@ def window_width(
             return gradient_width(module, inputs, periods, unit=int(columns_of(described.units, out)[place]))
         except (ValueError, HiddenscopeError, KeyError):
             return WIDTH
-    return WIDTH
+    return SHORT if choice == WINDOWS[3] else WIDTH
 
 
-def sequence_view(look: Look, place: int, step: int | None) -> list[Any]:
+def sequence_view(look: Look, place: int, step: int | None, focus: Focus = NOTHING) -> list[Any]:
     """One sequence with its relevance, and all units beside it.
 
     Args:
         look: the unit.
         place: position of the sequence.
         step: position of the step that is explained; None for the unit's strongest in this sequence.
+        focus: its words, and its period where it is one of this sequence, are marked.
     """
     unit = look.found.unit
     here = look.states.isel(sample=place)
@@ -215,6 +241,11 @@ def sequence_view(look: Look, place: int, step: int | None) -> list[Any]:
     periods = look.found.periods[look.found.periods["sample"] == place]
     if step is None and len(periods):
         step = int(top_periods(periods).iloc[0]["peak"])
+    marks = Marks(
+        words=words_of(look.run, look.layer, place) or (),
+        picked=focus.words,
+        period=focus.period if focus.sample == place else None,
+    )
     found, note = None, "no highly active period in this sequence; click on a step to explain it"
     target = None
     if step is not None and 0 <= step < here.sizes["step"]:
@@ -231,11 +262,12 @@ def sequence_view(look: Look, place: int, step: int | None) -> list[Any]:
         unit=unit,
         sign=look.sign,
         note=note,
+        marks=marks,
         dark=look.dark,
     )
     one = look.states.isel(sample=[place])
     all_periods = active_periods(one, activation_thresholds(look.states, sign=look.sign), sign=look.sign)
-    picture = activation_map(here, all_periods, picked=[str(unit)], dark=look.dark)
+    picture = activation_map(here, all_periods, picked=[str(unit)], marks=marks, dark=look.dark)
     rows = sum(str(key).startswith("yaxis") for key in figure.layout)
     height = 150 + 62 * max(rows, 4)
     return [
@@ -337,7 +369,7 @@ def period_table(look: Look, periods: pd.DataFrame, names: tuple[str, ...] | Non
             "field": name,
             "headerName": headers.get(name, name),
             "flex": 2 if name == "sequence" else 1,
-            "minWidth": 62 + 8 * max(0, max(map(len, headers.get(name, name).split())) - 5),
+            "minWidth": 46 + 8 * max(map(len, headers.get(name, name).split())),
             "headerTooltip": HINTS.get(name, ""),
         }
         for name in columns
@@ -376,9 +408,10 @@ def connect(app: Dash, library: Library) -> None:
         Input({"type": "activations-sequence", "name": MATCH}, "clickData"),
         State({"type": "activations-periods", "name": MATCH}, "rowData"),
         State({"type": "activations-scene", "name": MATCH}, "data"),
+        State("focus", "data"),
         prevent_initial_call=True,
     )
-    def look_elsewhere(sample: object, cell: object, click: object, rows: object, told: object) -> Any:
+    def look_elsewhere(sample: object, cell: object, click: object, rows: object, told: object, picked: object) -> Any:
         triggered = ctx.triggered_id
         source = triggered.get("type") if isinstance(triggered, dict) else None
         wanted = _wanted(cast(str, source), sample, cell, click, rows)
@@ -397,10 +430,22 @@ def connect(app: Dash, library: Library) -> None:
         if look is None or not 0 <= place < look.states.sizes["sample"]:
             return no_update, no_update
         if source == "activations-sequence" and step is not None:  # a step of the inputs, not a position
-            near = np.abs(look.states["step"].values - step)
-            step = int(near.argmin())
+            step = _position(look, step)
         shown = no_update if source == "activations-sample" else str(place)
-        return sequence_view(look, place, step), shown
+        chosen = _picked(look, place, step, focus_of(picked, str(told["run"])))
+        set_props("focus", {"data": chosen.told(str(told["run"]))})  # not an output: those of a MATCH all have one
+        return sequence_view(look, place, step, chosen), shown
+
+
+def _picked(look: Look, place: int, step: int | None, before: Focus) -> Focus:
+    """A sequence, the period of the unit that a step of it lies in, or that step alone; words stay picked."""
+    if step is None:
+        return Focus("sequence", place, words=before.words)
+    steps = look.states["step"].values
+    own = look.found.periods[look.found.periods["sample"] == place]
+    around = own[(own["start"] <= step) & (own["end"] >= step)]
+    first, last = (int(around.iloc[0][name]) for name in ("start", "end")) if len(around) else (step, step)
+    return Focus("sequence", place, int(steps[first]), int(steps[last]), (str(look.found.unit),), before.words)
 
 
 def _wanted(source: str, sample: object, cell: object, click: object, rows: object) -> tuple[int, int | None] | None:

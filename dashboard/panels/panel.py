@@ -9,6 +9,7 @@ from typing import Any
 import xarray as xr
 from dash import Dash
 
+from hiddenscope.dashboard.focus import NOTHING, Focus
 from hiddenscope.dashboard.library import Library, View
 from hiddenscope.run import Run
 
@@ -25,6 +26,8 @@ class Scene:
         units: labels of the picked units, as in the table; empty for none.
         options: the values of the panel's own controls, by their name.
         dark: whether the page is dark.
+        focus: the sequence, the period or the words that are picked. A panel is not drawn anew when they change: it is
+            where they were picked, or it was closed.
     """
 
     view: View
@@ -34,6 +37,7 @@ class Scene:
     units: Sequence[str]
     options: Mapping[str, str]
     dark: bool
+    focus: Focus = NOTHING
 
 
 @dataclass(frozen=True)

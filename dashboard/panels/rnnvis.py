@@ -6,10 +6,8 @@ epoch under the cursor are computed when they are looked at, from one epoch of t
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import dash_mantine_components as dmc
 import numpy as np
@@ -24,8 +22,10 @@ from hiddenscope.dashboard.figures.rnnvis import NO_EVENTS, rnnvis
 from hiddenscope.dashboard.figures.rnnvis_detail import co_cluster_agreement, unit_boxes, word_distributions
 from hiddenscope.dashboard.figures.rnnvis_sentence import sentence_figure
 from hiddenscope.dashboard.figures.template import epoch_text, message
+from hiddenscope.dashboard.focus import focus_of, place_of_word
 from hiddenscope.dashboard.library import Library
 from hiddenscope.dashboard.panels.panel import Panel, Scene, number_of
+from hiddenscope.dashboard.remembered import remembered
 from hiddenscope.errors import HiddenscopeError
 from hiddenscope.run import Run
 
@@ -46,14 +46,8 @@ NOTHING = {"value": "", "label": "nothing"}
 CLIPS = {"half of the largest": 0.5, "a tenth": 0.1, "a quarter": 0.25, "the largest": 1.0}
 TRUSTED = 1e-3
 """A rebuilt layer this close to the recording speaks for the network."""
-_CACHED = 24
 _OFFERED = 200  # epochs, and runs, that a sentence can be seen beside
 _LONGEST = 2000  # characters of a sentence
-
-Value = TypeVar("Value")
-
-_cache: OrderedDict[tuple[object, ...], object] = OrderedDict()
-_cache_lock = threading.Lock()
 
 
 def draw(scene: Scene) -> list[Any]:
@@ -75,7 +69,7 @@ def draw(scene: Scene) -> list[Any]:
             _graph(MAP, figure, clear_on_unhover=True),
             className="rnnvis-map",
         ),
-        dcc.Store(id="rnnvis-words", storage_type="session"),
+        dcc.Store(id="rnnvis-step"),
         html.Div(
             className="rnnvis-details",
             children=[
@@ -95,7 +89,7 @@ def draw(scene: Scene) -> list[Any]:
 
 def responses_at(run: Run, layer: str, epoch: float) -> xr.Dataset | None:
     """The expected responses at one epoch, computed once for all viewers."""
-    return _cached(("responses", *_place(run, layer, epoch)), lambda: run_responses(run, layer, epoch=epoch))
+    return remembered(("responses", *_place(run, layer, epoch)), lambda: run_responses(run, layer, epoch=epoch))
 
 
 def clusters_at(run: Run, layer: str, epoch: float, choice: str, study: xr.Dataset | None) -> CoClusters:
@@ -124,7 +118,7 @@ def clusters_at(run: Run, layer: str, epoch: float, choice: str, study: xr.Datas
             return CoClusters(np.zeros(0, dtype=np.int64), np.full(units, UNASSIGNED))
         return co_cluster(responses["response"].values, n_clusters=count)
 
-    return _cached(("clusters", count, *_place(run, layer, epoch)), compute)
+    return remembered(("clusters", count, *_place(run, layer, epoch)), compute)
 
 
 def states_of_text(run: Run, layer: str, epoch: float, text: str) -> tuple[xr.DataArray | None, list[str], str]:
@@ -133,10 +127,10 @@ def states_of_text(run: Run, layer: str, epoch: float, text: str) -> tuple[xr.Da
     Returns:
         The states (step, unit) or None; the words they belong to; and what to know about them.
     """
-    events = _cached(("events", *_place(run, layer, epoch)), lambda: events_of(run, layer))
+    events = remembered(("events", run.path, run.version, layer), lambda: events_of(run, layer))
     if events is None or events.kind != "token" or run.token_names is None:
         return None, [], "Sentences can be typed where the probe consists of tokens whose names are recorded."
-    inputs = _cached(
+    inputs = remembered(
         ("inputs", *_place(run, layer, epoch)), lambda: token_inputs(run, layer, epoch=epoch, events=events)
     )
     if inputs is None:
@@ -149,7 +143,7 @@ def states_of_text(run: Run, layer: str, epoch: float, text: str) -> tuple[xr.Da
         return None, [], " \u00b7 ".join(notes)
     try:
         states = sentence_states(run, layer, inputs.vectors[[code for _, code in known]], epoch=epoch)
-        error = _cached(
+        error = remembered(
             ("replay", *_place(run, layer, epoch)), lambda: replay_error(run, layer, epoch=epoch, events=events)
         )
     except (ValueError, HiddenscopeError) as problem:
@@ -161,7 +155,7 @@ def states_of_text(run: Run, layer: str, epoch: float, text: str) -> tuple[xr.Da
 
 def states_of_sample(run: Run, layer: str, epoch: float, position: int) -> tuple[xr.DataArray | None, list[str], str]:
     """The recorded states of one probe sequence, as `states_of_text` gives those of a sentence."""
-    events = _cached(("events", *_place(run, layer, epoch)), lambda: events_of(run, layer))
+    events = remembered(("events", run.path, run.version, layer), lambda: events_of(run, layer))
     count = run.description.samples.size
     if not 0 <= position < count:
         return None, [], f"The probe has sequences 1 to {count}."
@@ -178,7 +172,12 @@ def states_of_sample(run: Run, layer: str, epoch: float, position: int) -> tuple
 
 
 def sentence_figures(
-    shown: Sequence[tuple[Run, str, float, CoClusters, str]], text: str, sample: int, *, dark: bool
+    shown: Sequence[tuple[Run, str, float, CoClusters, str]],
+    text: str,
+    sample: int,
+    *,
+    picked: Sequence[str] = (),
+    dark: bool,
 ) -> list[Any]:
     """One picture for each of some (run, layer, epoch, clusters, title), all of the same sentence on the same scale."""
     drawn = []
@@ -192,7 +191,18 @@ def sentence_figures(
     scale = glyph_scale(*glyphs)
     largest = max((float(np.abs(s.values).max()) for s, *_ in drawn if s is not None and s.size), default=1.0)
     return [
-        sentence_figure(states, words, found.units, scale=scale, title=title, note=note, clip=largest or 1.0, dark=dark)
+        sentence_figure(
+            states,
+            words,
+            found.units,
+            scale=scale,
+            title=title,
+            note=note,
+            clip=largest or 1.0,
+            sample=None if text.strip() else sample,
+            picked=picked,
+            dark=dark,
+        )
         for states, words, note, found, title in drawn
     ]
 
@@ -202,15 +212,29 @@ def connect(app: Dash, library: Library) -> None:
 
     @app.callback(
         Output(DISTRIBUTION, "figure"),
-        Input("rnnvis-words", "data"),
-        Input("run", "value"),
-        Input("layer", "value"),
-        Input("panel-cursor", "data"),
-        Input("dark", "data"),
+        Input("focus", "data"),
+        Input("rnnvis-step", "data"),
         Input("rnnvis-frame", "data"),
-        prevent_initial_call=False,
+        State("run", "value"),
+        State("layer", "value"),
+        State("panel-cursor", "data"),
+        State("units", "data"),
+        State("dark", "data"),
+        State("rnnvis-text", "value"),
+        State("rnnvis-sample", "value"),
     )
-    def compare_words(words: object, run: object, layer: object, epoch: object, dark: object, _frame: object) -> Any:
+    def compare_words(
+        focus: object,
+        step: object,
+        _frame: object,
+        run: object,
+        layer: object,
+        epoch: object,
+        units: object,
+        dark: object,
+        text: object,
+        sample: object,
+    ) -> Any:
         found = _asked(library, run, layer, epoch)
         if found is None:
             return no_update
@@ -220,8 +244,13 @@ def connect(app: Dash, library: Library) -> None:
         by_name = {
             str(name): code for name, code in zip(responses["name"].values, responses["word"].values, strict=True)
         }
-        names = [name for name in words if isinstance(name, str)] if isinstance(words, list) else []
-        return word_distributions(responses, [by_name[name] for name in names if name in by_name], dark=bool(dark))
+        words = [by_name[name] for name in focus_of(focus, str(run)).words[::-1] if name in by_name]
+        actual = None
+        if isinstance(step, dict) and words and by_name.get(str(step.get("word"))) == words[0]:
+            states, _, _ = _states_of(*found, text, sample)
+            actual = _update(states, number_of(step.get("step")))
+        picked = [str(unit) for unit in units] if isinstance(units, list) else []
+        return word_distributions(responses, words, actual=actual, picked=picked, dark=bool(dark))
 
     @app.callback(
         Output("rnnvis-sentences", "children"),
@@ -233,6 +262,7 @@ def connect(app: Dash, library: Library) -> None:
         State("layer", "value"),
         State("panel-cursor", "data"),
         State("dark", "data"),
+        State("units", "data"),
     )
     def read_sentence(
         text: object,
@@ -243,6 +273,7 @@ def connect(app: Dash, library: Library) -> None:
         layer: object,
         epoch: object,
         dark: object,
+        units: object,
     ) -> Any:
         found = _asked(library, run, layer, epoch)
         if found is None:
@@ -253,8 +284,8 @@ def connect(app: Dash, library: Library) -> None:
         if other is not None:
             shown.append(_sentence_of(library, *other, choice))
         typed = text if isinstance(text, str) else ""
-        at = int(sample) - 1 if isinstance(sample, int | float) and sample == sample else 0
-        figures = sentence_figures(shown, typed, at, dark=bool(dark))
+        picked = [str(unit) for unit in units] if isinstance(units, list) else []
+        figures = sentence_figures(shown, typed, _position(sample), picked=picked, dark=bool(dark))
         return [
             _graph({"type": "rnnvis-sentence", "name": str(i)}, figure, clear_on_unhover=True)
             for i, figure in enumerate(figures)
@@ -278,17 +309,43 @@ def connect(app: Dash, library: Library) -> None:
         clientside: Any = app.clientside_callback
         clientside(ClientsideFunction("rnnvis", function), *arguments, **options)
 
-    browser("hoverMap", Input(MAP, "hoverData"), Input("rnnvis-words", "data"), Input("rnnvis-frame", "data"))
+    again: dict[str, Any] = {"allow_duplicate": True}
+    browser("show", Input("focus", "data"))
+    browser("drawnAnew", Input("rnnvis-frame", "data"), Input("rnnvis-sentences", "children"), State("focus", "data"))
+    browser("hoverMap", Input(MAP, "hoverData"), prevent_initial_call=True)
+    browser("hoverUnits", Input(DISTRIBUTION, "hoverData"), prevent_initial_call=True)
     browser(
         "clickMap",
-        Output("rnnvis-words", "data"),
+        Output("focus", "data", **again),
         Input(MAP, "clickData"),
-        State("rnnvis-words", "data"),
+        State("focus", "data"),
+        State("run", "value"),
+        prevent_initial_call=True,
+    )
+    browser(
+        "sampleChosen",
+        Output("focus", "data", **again),
+        Input("rnnvis-sample", "value"),
+        State("rnnvis-frame", "data"),
+        State("focus", "data"),
+        State("run", "value"),
         prevent_initial_call=True,
     )
     for name in ("0", "1"):
         sentence = {"type": "rnnvis-sentence", "name": name}
         browser("hoverSentence", Input(sentence, "hoverData"), State(sentence, "id"), prevent_initial_call=True)
+        browser(
+            "clickSentence",
+            Output("focus", "data", **again),
+            Output("rnnvis-step", "data", **again),
+            Output("units", "data", **again),
+            Input(sentence, "clickData"),
+            State(sentence, "id"),
+            State("focus", "data"),
+            State("units", "data"),
+            State("run", "value"),
+            prevent_initial_call=True,
+        )
 
 
 PANEL = Panel(
@@ -311,13 +368,44 @@ PANEL = Panel(
 )
 
 
+def _states_of(
+    run: Run, layer: str, epoch: float, text: object, sample: object
+) -> tuple[xr.DataArray | None, list[str], str]:
+    """The states of the sentence that is typed, or else of the probe sequence that is chosen."""
+    if isinstance(text, str) and text.strip():
+        return states_of_text(run, layer, epoch, text)
+    return states_of_sample(run, layer, epoch, _position(sample))
+
+
+def _position(sample: object) -> int:
+    number = number_of(sample)
+    return 0 if number is None else int(number) - 1
+
+
+def _update(states: xr.DataArray | None, step: float | None) -> xr.DataArray | None:
+    """What the units did at one step of a sentence."""
+    if states is None or step is None or not 0 <= step < states.sizes["step"]:
+        return None
+    now = states.isel(step=int(step), drop=True)
+    return now - states.isel(step=int(step) - 1, drop=True) if step >= 1 else now
+
+
 def _sentence_room(scene: Scene, epoch: float) -> list[Any]:
     run = scene.run
     count = run.description.samples.size
+    sample = scene.focus.sample
+    if sample is None:
+        place = place_of_word(run, scene.view.layer, scene.focus.words)
+        sample = 0 if place is None else place[0]
+    sample = min(sample, count - 1)
     return [
         dcc.Store(
             id="rnnvis-frame",
-            data={"clusters": scene.options.get("clusters", KEPT), "at": [scene.view.version, epoch, scene.dark]},
+            data={
+                "clusters": scene.options.get("clusters", KEPT),
+                "at": [scene.view.version, epoch, scene.dark],
+                "sample": sample,
+            },
         ),
         html.Div(
             className="rnnvis-form",
@@ -340,12 +428,10 @@ def _sentence_room(scene: Scene, epoch: float) -> list[Any]:
                             min=1,
                             max=count,
                             step=1,
-                            value=1,
+                            value=sample + 1,
                             debounce=300,
                             size="xs",
                             w=80,
-                            persistence="rnnvis",
-                            persistence_type="session",
                             **{"aria-label": "probe sequence"},
                         ),
                     ],
@@ -434,19 +520,6 @@ def _epoch(run: Run, epoch: float | None) -> float:
 
 def _place(run: Run, layer: str, epoch: float) -> tuple[object, ...]:
     return run.path, run.version, layer, epoch
-
-
-def _cached(key: tuple[object, ...], compute: Callable[[], Value]) -> Value:
-    with _cache_lock:
-        if key in _cache:
-            _cache.move_to_end(key)
-            return _cache[key]  # type: ignore[return-value]
-    value = compute()
-    with _cache_lock:
-        _cache[key] = value
-        while len(_cache) > _CACHED:
-            _cache.popitem(last=False)
-    return value
 
 
 def _graph(name: Any, figure: Any, **options: Any) -> dcc.Graph:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import xarray as xr
-from dash import MATCH, Dash, Input, Output, State, dcc, html, no_update
+from dash import ALL, MATCH, Dash, Input, Output, State, dcc, html, no_update, set_props
 
 from hiddenscope.analyses.activations import (
     ACTIVATION_DIMS,
@@ -21,8 +21,10 @@ from hiddenscope.analyses.activations import (
 )
 from hiddenscope.analyses.excitation import most_varying, network_inputs
 from hiddenscope.analyses.search import Matches, Ranking, StateIndex
+from hiddenscope.dashboard.figures.activations import Marks
 from hiddenscope.dashboard.figures.search import found_inputs, query
 from hiddenscope.dashboard.figures.template import epoch_text, message, theme
+from hiddenscope.dashboard.focus import NOTHING, Focus, focus_of, place_of_word, words_of
 from hiddenscope.dashboard.library import Library
 from hiddenscope.dashboard.panels.activations import sample_name
 from hiddenscope.dashboard.panels.panel import Panel, Scene
@@ -66,7 +68,7 @@ class Place:
 def draw(scene: Scene) -> list[Any]:
     """A period to begin with (the strongest of the picked unit), and what is like it."""
     place = _place(scene.run, scene.view.layer, scene.epoch, dict(scene.options), dark=scene.dark)
-    period = first_period(place, list(scene.units))
+    period = picked_period(place, scene.focus) or first_period(place, list(scene.units))
     if period is None:
         return [_graph("search-none", message("no unit of this layer varies yet", dark=scene.dark), 300)]
     sample, start, end = period
@@ -110,7 +112,7 @@ def draw(scene: Scene) -> list[Any]:
             className="card-foot",
             style=row,
         ),
-        html.Div(search_view(place, sample, start, end, names), id={"type": "search-view", "name": NAME}),
+        html.Div(search_view(place, sample, start, end, names, scene.focus), id={"type": "search-view", "name": NAME}),
     ]
 
 
@@ -157,8 +159,25 @@ def first_period(place: Place, units: list[str]) -> tuple[int, int, int] | None:
     return int(best["sample"]), start, min(int(best["end"]), start + _LONGEST - 1)
 
 
-def search_view(place: Place, sample: int, start: int, end: int, names: tuple[str, ...] | None) -> list[Any]:
-    """The picked period, what was found, and the inputs there."""
+def picked_period(place: Place, focus: Focus) -> tuple[int, int, int] | None:
+    """Sequence, first and last step (as positions) of what is picked elsewhere on the page; None for nothing."""
+    steps = place.states["step"].values
+    if focus.sample is None:
+        found = place_of_word(place.run, place.layer, focus.words)
+        return None if found is None else (found[0], *(int(np.abs(steps - found[1]).argmin()),) * 2)
+    if focus.sample >= place.states.sizes["sample"]:
+        return None
+    if focus.period is not None:
+        first, last = (int(np.abs(steps - step).argmin()) for step in focus.period)
+        return focus.sample, first, last
+    most = int(np.argmax(place.active[focus.sample].sum(axis=1)))  # of a whole sequence, where most units are active
+    return focus.sample, max(0, most - _LONGEST // 2), min(len(steps) - 1, most + _LONGEST // 2)
+
+
+def search_view(
+    place: Place, sample: int, start: int, end: int, names: tuple[str, ...] | None, focus: Focus = NOTHING
+) -> list[Any]:
+    """The picked period, what was found, and the inputs there; words of ``focus`` are marked."""
     found = searched(place, sample, start, end)
     steps = place.states["step"].values
     positions = {label: row for row, label in enumerate(place.states["sample"].values.tolist())}
@@ -172,6 +191,7 @@ def search_view(place: Place, sample: int, start: int, end: int, names: tuple[st
         start=start,
         end=end,
         pattern=found.units.tolist(),
+        marks=Marks(words=words_of(place.run, place.layer, sample) or (), picked=focus.words),
         dark=place.dark,
     )
     if not len(found.units):
@@ -194,7 +214,7 @@ def search_view(place: Place, sample: int, start: int, end: int, names: tuple[st
             ],
             style=columns,
         ),
-        match_table(place, matches, called),
+        match_table(place, matches, called, found.units.tolist()),
     ]
 
 
@@ -210,8 +230,8 @@ def searched(place: Place, sample: int, start: int, end: int) -> Matches:
     )
 
 
-def match_table(place: Place, matches: pd.DataFrame, called: list[str]) -> html.Div:
-    """All matches; of tokens, the words there."""
+def match_table(place: Place, matches: pd.DataFrame, called: list[str], units: list[Any]) -> html.Div:
+    """All matches; of tokens, the words there. A click on one picks it, and the units of the pattern in it."""
     from dash_ag_grid import AgGrid
 
     words = place.run.token_names
@@ -219,6 +239,8 @@ def match_table(place: Place, matches: pd.DataFrame, called: list[str]) -> html.
     found: list[Any] = list(matches.itertuples())
     rows = [
         {
+            "place": int(match.place),
+            "units": [str(unit) for unit in units],
             "sequence": called[int(match.place)],
             "start": int(match.start),
             "end": int(match.end),
@@ -241,7 +263,11 @@ def match_table(place: Place, matches: pd.DataFrame, called: list[str]) -> html.
             {"field": name, "headerName": name, "flex": 3 if name in ("sequence", "tokens") else 1} for name in names
         ],
         defaultColDef={"sortable": True, "minWidth": 62},
-        dashGridOptions={"rowHeight": 26, "headerHeight": 30},
+        dashGridOptions={
+            "rowHeight": 26,
+            "headerHeight": 30,
+            "rowSelection": {"mode": "singleRow", "checkboxes": False, "enableClickSelection": True},
+        },
         style={"height": 260, "width": "100%"},
     )
     return html.Div([html.Div(f"{len(rows)} best matches", className="card-foot"), grid])
@@ -264,9 +290,10 @@ def connect(app: Dash, library: Library) -> None:
         Input({"type": "search-sample", "name": MATCH}, "value"),
         Input({"type": "search-period", "name": MATCH}, "value"),
         State({"type": "search-scene", "name": MATCH}, "data"),
+        State("focus", "data"),
         prevent_initial_call=True,
     )
-    def search_elsewhere(sample: object, period: object, told: object) -> Any:
+    def search_elsewhere(sample: object, period: object, told: object, before: object) -> Any:
         if not isinstance(told, dict) or told.get("run") not in library.runs():
             return no_update
         layer, epoch = told.get("layer"), told.get("epoch")
@@ -279,8 +306,38 @@ def connect(app: Dash, library: Library) -> None:
             place = _place(run, view.layer, float(epoch), options, dark=bool(told.get("dark")))
             if not 0 <= place_of < place.states.sizes["sample"]:
                 return no_update
-            return search_view(place, place_of, start, end, view.class_names)
+            steps, name = place.states["step"].values, str(told["run"])
+            pattern = place.index.active_units(
+                sample=place.states["sample"].values[place_of],
+                start=start,
+                end=end,
+                alone=place.options.get("edges") == EDGES[1],
+            )
+            words = focus_of(before, name).words
+            units = tuple(str(unit) for unit in pattern.tolist())
+            chosen = Focus("sequence", place_of, int(steps[start]), int(steps[end]), units, words)
+            shown = search_view(place, place_of, start, end, view.class_names, chosen)
+            set_props("focus", {"data": chosen.told(name)})
+            return shown
         except (HiddenscopeError, OSError, KeyError, ValueError, TypeError, OverflowError):
+            return no_update
+
+    @app.callback(
+        Output("focus", "data", allow_duplicate=True),
+        Input({"type": "search-matches", "name": ALL}, "cellClicked"),
+        State({"type": "search-matches", "name": ALL}, "rowData"),
+        State({"type": "search-scene", "name": ALL}, "data"),
+        State("focus", "data"),
+        prevent_initial_call=True,
+    )
+    def pick_match(cells: object, rows: object, told: object, before: object) -> Any:
+        try:
+            row = cast(Any, rows)[0][int(cast(Any, cells)[0]["rowId"])]
+            name = str(cast(Any, told)[0]["run"])
+            units = tuple(str(unit) for unit in row["units"])
+            words = focus_of(before, name).words
+            return Focus("sequence", int(row["place"]), int(row["start"]), int(row["end"]), units, words).told(name)
+        except (TypeError, ValueError, KeyError, IndexError, OverflowError):
             return no_update
 
 

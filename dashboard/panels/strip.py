@@ -12,6 +12,7 @@ from dash import ALL, ClientsideFunction, Dash, Input, Output, State, dcc, html,
 from dash_ag_grid import AgGrid
 
 from hiddenscope.dashboard import journal, words
+from hiddenscope.dashboard.focus import focus_of, nodes_of
 from hiddenscope.dashboard.library import Library
 from hiddenscope.dashboard.panels.panel import Panel, Scene, number_of
 from hiddenscope.errors import HiddenscopeError, MissingExtraError
@@ -82,6 +83,7 @@ def _head(name: str, about: str, controls: Mapping[str, tuple[str, Sequence[str]
 def connect(app: Dash, library: Library, panels: Sequence[Panel]) -> None:
     """Register what keeps the open panel up to date, and what the panels register themselves."""
     _draw_the_open_panel(app, library, {panel.name: panel for panel in panels})
+    _find_the_nodes_of_what_is_picked(app, library)
     _connect_browser(app)
     for panel in panels:
         if panel.connect is not None:
@@ -103,7 +105,7 @@ def _draw_the_open_panel(app: Dash, library: Library, panels: Mapping[str, Panel
             "values": Input(option, "value"),
             "dark": Input("dark", "data"),
         },
-        state={"ids": State(option, "id"), "seen": State("panel-seen", "data")},
+        state={"ids": State(option, "id"), "focus": State("focus", "data"), "seen": State("panel-seen", "data")},
         running=[
             (Output("panel-tick", "disabled"), True, False),
             (Output("panel-body", "className"), "panel-body drawing", "panel-body"),
@@ -119,6 +121,7 @@ def _draw_the_open_panel(app: Dash, library: Library, panels: Mapping[str, Panel
         values: object,
         dark: object,
         ids: object,
+        focus: object,
         seen: object,
     ) -> Any:
         # What comes from a browser may be anything: unknown values become the defaults.
@@ -145,8 +148,30 @@ def _draw_the_open_panel(app: Dash, library: Library, panels: Mapping[str, Panel
             return _trouble(panel, error), told
         if panel.waits and panel.methods and all(result is None for result in results.values()):
             return waiting(panel, pinned.path, view.layer, library.worker(run)), [*told, "waiting"]
-        scene = Scene(view, pinned, results, at, picked, chosen, bool(dark))
+        scene = Scene(view, pinned, results, at, picked, chosen, bool(dark), focus_of(focus, run))
         return drawn(panel, scene), told
+
+
+def _find_the_nodes_of_what_is_picked(app: Dash, library: Library) -> None:
+    @app.callback(
+        Output("focus-nodes", "data"),
+        Input("focus", "data"),
+        Input("run", "value"),
+        Input("layer", "value"),
+        State("cursor", "data"),
+    )
+    def find_nodes(focus: object, run: object, layer: object, epoch: object) -> Any:
+        if not isinstance(run, str) or run not in library.runs() or not (chosen := focus_of(focus, run)).by:
+            return None
+        try:
+            view, pinned = library.pinned(run, layer if isinstance(layer, str) else None)
+            at = number_of(epoch)
+            before = view.epochs if at is None else view.epochs[view.epochs <= at]
+            shown = float(before[-1] if len(before) else view.epochs[0])
+            nodes, said = nodes_of(chosen, pinned, view.layer, shown)
+        except (HiddenscopeError, OSError, KeyError, IndexError):
+            return None
+        return {"nodes": nodes, "text": said} if said else None
 
 
 def options_of(panel: Panel, ids: object, values: object) -> dict[str, str]:
