@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
+
+from hiddenscope.locations import as_location, open_repository
 
 RUN_FOLDER = "hiddenscope"
 OWN_LOGS = "hiddenscope_logs"
@@ -27,16 +30,26 @@ def is_remote(where: str) -> bool:
     return "://" in where
 
 
-def holds_run(location: str) -> bool:
-    """Whether a folder holds a run already; addresses are not asked."""
-    return not is_remote(location) and (Path(location) / "snapshots").exists()
+def holds_run(location: str, storage_options: Mapping[str, Any] | None = None) -> bool:
+    """Whether a folder or address holds a run already, or what is left of one.
+
+    Raises:
+        OSError: the address cannot be reached.
+    """
+    if not is_remote(location):
+        return (Path(location) / "snapshots").exists()
+    return open_repository(as_location(location, storage_options) / "snapshots") is not None
 
 
-def fresh_name(logdir: str, taken: Collection[str]) -> str:
+def numbered(number: int) -> str:
+    """The name of the first, second, … run in one log folder: ``hiddenscope``, ``hiddenscope_2``, …"""
+    return RUN_FOLDER if number == 1 else f"{RUN_FOLDER}_{number}"
+
+
+def fresh_name(logdir: str, taken: Collection[str], *, storage_options: Mapping[str, Any] | None = None) -> str:
     """The first of ``hiddenscope``, ``hiddenscope_2``, … that holds no run and that nobody else has taken."""
-    for number in itertools.count(1):
-        name = RUN_FOLDER if number == 1 else f"{RUN_FOLDER}_{number}"
-        if name not in taken and not holds_run(run_location(logdir, name)):
+    for name in map(numbered, itertools.count(1)):
+        if name not in taken and not holds_run(run_location(logdir, name), storage_options):
             return name
     raise AssertionError("unreachable")
 

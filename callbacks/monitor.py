@@ -14,16 +14,18 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
+from hiddenscope.callbacks.background import check_queue
 from hiddenscope.callbacks.batches import tensors_of
 from hiddenscope.callbacks.budget import Budget
-from hiddenscope.callbacks.folders import RUN_FOLDER, fresh_name, holds_run, is_remote, run_location, shortened
+from hiddenscope.callbacks.folders import RUN_FOLDER, fresh_name, holds_run, numbered, run_location, shortened
 from hiddenscope.callbacks.headline import headline
 from hiddenscope.callbacks.layers import check_record, find_sources
 from hiddenscope.callbacks.page import PageProcess, free_port
-from hiddenscope.callbacks.probe import as_probe, probe_of_batches
+from hiddenscope.callbacks.probe import as_probe, check_label_names, probe_of_batches
 from hiddenscope.callbacks.recorder import Extract, Forward, StateRecorder
+from hiddenscope.callbacks.scalars import check_wanted
 from hiddenscope.callbacks.schedules import parse_schedule
-from hiddenscope.callbacks.session import UNTRAINED, Captured, RecordingWarning, Session, warn_of_failure
+from hiddenscope.callbacks.session import UNTRAINED, Captured, Session, epoch_in_words, warn_of_failure
 from hiddenscope.callbacks.trainers import (
     all_callbacks,
     batches_per_epoch,
@@ -33,11 +35,15 @@ from hiddenscope.callbacks.trainers import (
     log_folder,
     logged_step,
     metrics_of,
+    metrics_wanted,
     names_of_classes,
     position,
     refuse_sharded_models,
 )
-from hiddenscope.errors import HiddenscopeError, RecordingError
+from hiddenscope.description import INPUTS
+from hiddenscope.errors import HiddenscopeError, RecordingError, RecordingWarning, RunFormatError
+from hiddenscope.layout import DTYPES
+from hiddenscope.locations import as_location
 
 CLOSING_PATIENCE = 30.0
 """Seconds that the end of a training waits for the disk at most."""
@@ -141,6 +147,11 @@ class HiddenStateMonitor(pl.Callback):
             raise ValueError(f"max_samples must be at least 1, got {max_samples}")
         if dashboard not in (True, False, "stay"):
             raise ValueError(f'dashboard= takes True, False or "stay", got {dashboard!r}')
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype= takes {' or '.join(map(repr, DTYPES))}, got {dtype!r}")
+        check_queue(queue_size, max_wait)
+        if logdir is not None:
+            as_location(logdir, storage_options)
         self.probe, self.layers, self.record, self.extract, self.forward = probe, layers, record, extract, forward
         self.label_names, self.token_names = label_names, token_names
         self.schedule = parse_schedule(every)
@@ -148,7 +159,7 @@ class HiddenStateMonitor(pl.Callback):
         self.dashboard, self.logdir, self.max_samples, self.loop_steps = dashboard, logdir, max_samples, loop_steps
         self.dtype, self.seed, self.queue_size, self.max_wait = dtype, seed, queue_size, max_wait
         self.strict, self.verbose, self.storage_options = strict, verbose, storage_options
-        self._key = _identity(probe, layers, every, record, extract, logdir)
+        self._key = _identity(probe, layers, every, record, extract, logdir, max_samples, max_units, max_steps, seed)
         self._loaded: dict[str, Any] = {}
         self._forget()
 
@@ -161,7 +172,7 @@ class HiddenStateMonitor(pl.Callback):
         self._submitted: tuple[float, dict[str, float]] | None = None
         self._late: set[str] = set()
         self._scalars: dict[str, float] = {}
-        self._name = RUN_FOLDER
+        self._name = self._prefix = RUN_FOLDER
         self._location: str | None = None
         self._step = 0
         self._due_at_end = False
@@ -186,6 +197,8 @@ class HiddenStateMonitor(pl.Callback):
         if stage != "fit":
             return
         self._forget()
+        others = [callback for callback in all_callbacks(trainer) if isinstance(callback, HiddenStateMonitor)]
+        self._prefix = numbered(others.index(self) + 1)
         refuse_sharded_models(trainer)
         if builds_layers_late(pl_module):
             return
@@ -219,9 +232,11 @@ class HiddenStateMonitor(pl.Callback):
         source = self.probe
         if source is None or isinstance(source, str):
             source = data_for_probe(trainer, module, source)
+        probe = as_probe(source, max_samples=self.max_samples, seed=self.seed)
+        check_label_names(probe, self.label_names)
         self._recorder = StateRecorder(
             module,
-            as_probe(source, max_samples=self.max_samples, seed=self.seed),
+            probe,
             layers=self.layers,
             record=self.record,
             extract=self.extract,
@@ -231,37 +246,54 @@ class HiddenStateMonitor(pl.Callback):
             loop_steps=self.loop_steps,
             **context,
         )
+        layers = [layer.name for layer in self._recorder.layers if layer.kind != INPUTS]
+        check_wanted(metrics_wanted(trainer), self._prefix, layers, probe.labels)
 
     def _open(self, trainer: pl.Trainer, module: pl.LightningModule, logdir: str, start: float) -> None:
         assert self._recorder is not None
         others = (callback for callback in all_callbacks(trainer) if isinstance(callback, HiddenStateMonitor))
         taken = {callback._name for callback in others if callback._session is not None}
-        self._name = self._name_of_run(logdir, taken, resumed=start > UNTRAINED)
-        self._location = run_location(logdir, self._name)
-        self._session = Session(
+        label_names = self.label_names or names_of_classes(trainer, module, self.probe)
+        try:
+            name = self._name_of_run(logdir, taken, resumed=start > UNTRAINED)
+            self._session = self._opened(name, logdir, start, type(module).__name__, label_names)
+        except RunFormatError as error:
+            if self.strict:
+                raise
+            name = self._fresh_name(logdir, taken)
+            self._session = self._opened(name, logdir, start, type(module).__name__, label_names)
+            warnings.warn(f"hiddenscope: {error}; a new run begins in {self._location}", RecordingWarning, stacklevel=2)
+        self._name = name
+        self._loaded = {"logdir": logdir, "name": name}
+        if self.verbose:
+            print(headline(self._recorder, self.schedule.text, self._session.location, logdir), flush=True)
+
+    def _opened(self, name: str, logdir: str, start: float, model: str, label_names: list[str] | None) -> Session:
+        assert self._recorder is not None
+        self._location = run_location(logdir, name)
+        return Session(
             self._recorder,
             self._location,
             resume_after=start if start > UNTRAINED else None,
             settings={"every": self.schedule.text, "record": list(self.record), "seed": self.seed},
-            model=type(module).__name__,
-            label_names=self.label_names or names_of_classes(trainer, module, self.probe),
+            model=model,
+            label_names=label_names,
             token_names=self.token_names,
             dtype=self.dtype,
             queue_size=self.queue_size,
             max_wait=self.max_wait,
             storage_options=self.storage_options,
         )
-        self._loaded = {"logdir": logdir, "name": self._name}
-        if self.verbose:
-            print(headline(self._recorder, self.schedule.text, self._location, logdir), flush=True)
 
     def _name_of_run(self, logdir: str, taken: set[str], *, resumed: bool) -> str:
         """On resume the folder that has the run, if it is there; else one that is free."""
-        for name in (str(self._loaded.get("name", RUN_FOLDER)), RUN_FOLDER):
-            there = is_remote(logdir) or holds_run(run_location(logdir, name))
-            if resumed and there and name not in taken:
+        for name in (str(self._loaded.get("name", self._prefix)), RUN_FOLDER) if resumed else ():
+            if name not in taken and holds_run(run_location(logdir, name), self.storage_options):
                 return name
-        return fresh_name(logdir, taken)
+        return self._fresh_name(logdir, taken)
+
+    def _fresh_name(self, logdir: str, taken: set[str]) -> str:
+        return fresh_name(logdir, taken, storage_options=self.storage_options)
 
     def _submit_first(self, start: float) -> None:
         """The untrained network; or the resumed one, where the run does not have that epoch already."""
@@ -325,8 +357,11 @@ class HiddenStateMonitor(pl.Callback):
         if is_dry_run(trainer):
             return
         epoch, due = trainer.current_epoch, self._due_at_end
-        with self._shielded(epoch):
-            due = due or self.schedule.after_epoch(epoch)
+        if trainer.is_global_zero:
+            with self._shielded(epoch):
+                due = due or self.schedule.after_epoch(epoch)
+        if trainer.world_size > 1:
+            due = trainer.strategy.broadcast(due)  # a function of the user's may say another thing in each process
         current = self._looked_at == (epoch, trainer.global_step)
         if due and not current:
             self._capture(trainer, float(epoch))
@@ -339,16 +374,16 @@ class HiddenStateMonitor(pl.Callback):
                 module.log_dict(self._scalars, on_step=False, on_epoch=True, batch_size=1)
 
     def _capture(self, trainer: pl.Trainer, epoch: float, *, to_record: bool = True) -> None:
-        """Read the states on the first process; give the scalars to all of them."""
-        named: dict[str, float] | None = None
+        """Read the states on the first process; give the scalars to all of them, none after a failure."""
+        named: dict[str, float] = {}
         with self._shielded(epoch):
             if self._session is not None:
                 captured = self._session.capture(to_record=to_record)
-                named = {f"{self._name}/{name}": value for name, value in captured.scalars.items()}
+                named = {f"{self._prefix}/{name}": value for name, value in captured.scalars.items()}
                 self._pending = _Pending(epoch, captured, named, logged_step(trainer)) if to_record else None
         if trainer.world_size > 1:
             named = trainer.strategy.broadcast(named)
-        self._scalars = named or self._scalars
+        self._scalars = named
 
     def _settle(self, trainer: pl.Trainer) -> None:
         """Hand the pending record to the writer, with the metrics as they are now; else amend the last one's."""
@@ -404,22 +439,19 @@ class HiddenStateMonitor(pl.Callback):
         self._close("interrupted")
 
     def _close(self, status: str) -> None:
-        session, self._session = self._session, None
         page, self._page = self._page, None
         self._recorder = None
         if page is not None and self.dashboard != "stay":
             with contextlib.suppress(OSError):
                 page.stop()
-        if session is None:
+        if self._session is None:
             return
-        ended = session.finish(status, timeout=CLOSING_PATIENCE)
-        lost = session.unwritten()
-        try:
-            session.raise_failure()
+        ended = self._session.finish(status, timeout=CLOSING_PATIENCE)
+        with self._shielded(None):
+            self._session.raise_failure()
             if not ended:
                 raise TimeoutError(f"the disk has not answered for {CLOSING_PATIENCE:g} s")
-        except Exception as error:
-            self._turn_off(error, f"epoch {lost[0]:g}" if lost else "the end of the run")
+        self._session = None
 
     def state_dict(self) -> dict[str, Any]:
         """Which folder holds the run, so that a resumed training finds it."""
@@ -432,17 +464,19 @@ class HiddenStateMonitor(pl.Callback):
     # Never in the way
 
     @contextlib.contextmanager
-    def _shielded(self, epoch: float) -> Iterator[None]:
+    def _shielded(self, epoch: float | None) -> Iterator[None]:
         """A failure in this block turns the monitor off, with one warning; or is raised, with ``strict``."""
         try:
             yield
         except Exception as error:
-            self._turn_off(error, f"epoch {epoch:g}")
+            self._turn_off(error, epoch)
 
-    def _turn_off(self, error: Exception, lost: str) -> None:
+    def _turn_off(self, error: Exception, epoch: float | None) -> None:
         session, self._session = self._session, None
         self._pending = None
+        lost = epoch_in_words(UNTRAINED if epoch is None else epoch)
         if session is not None:
+            lost = session.first_lost(epoch)
             session.finish("interrupted", timeout=0.0)
         if self.strict:
             raise error
@@ -461,7 +495,7 @@ class HiddenStateMonitor(pl.Callback):
                 if self.strict or isinstance(error, (HiddenscopeError, ValueError)):
                     failure = error
                 else:
-                    self._turn_off(error, "the untrained network")
+                    self._turn_off(error, UNTRAINED)
         if trainer.world_size > 1:
             said = trainer.strategy.broadcast(None if failure is None else str(failure))
             if failure is None and said is not None:

@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
-from hiddenscope.callbacks.batches import copied, describe, labels_of, tensors_of
+from hiddenscope.callbacks.batches import LABEL_NAMES, copied, describe, labels_of, tensors_of
 from hiddenscope.callbacks.undisturbed import random_state_kept
 from hiddenscope.errors import RecordingError
 
@@ -87,8 +87,8 @@ def as_probe(source: Any, *, max_samples: int, seed: int) -> Probe:
     """A probe from what a user gives.
 
     Args:
-        source: a batch (tensor, packed sequence, tuple, list, mapping), which is taken whole; a dataloader or data
-            set, from which at most ``max_samples`` sequences are sampled; or a function that returns one of these.
+        source: a batch (tensor, array, packed sequence, tuple, list, mapping), which is taken whole; a dataloader or
+            data set, from which at most ``max_samples`` sequences are sampled; or a function that returns one of these.
         max_samples: most sequences taken from a dataloader or data set.
         seed: of the sampling.
 
@@ -97,6 +97,8 @@ def as_probe(source: Any, *, max_samples: int, seed: int) -> Probe:
     """
     if isinstance(source, Probe):
         return source
+    if isinstance(source, np.ndarray):
+        source = torch.from_numpy(source)
     if _is_batch(source):
         return probe_of_batches([source])
     if isinstance(source, DataLoader):
@@ -120,6 +122,23 @@ def probe_of_batches(batches: Sequence[Any], positions: IntArray | None = None) 
     known = [label.numpy() for label in labels if label is not None]
     together = np.concatenate(known).astype(np.int64) if known and len(known) == len(kept) else None
     return Probe(kept, positions, together)
+
+
+def check_label_names(probe: Probe, names: Sequence[str] | None) -> None:
+    """Raise `RecordingError` when classes have names, and the sequences of ``probe`` no classes, or others."""
+    if names is None:
+        return
+    if probe.labels is None:
+        raise RecordingError(
+            "label_names= names classes, and the probe has none: give its labels, one whole number per sequence, as "
+            f"the last part of the batch or as its entry {' or '.join(map(repr, LABEL_NAMES))}, "
+            "or leave label_names= out"
+        )
+    if probe.labels.size and not 0 <= probe.labels.min() <= probe.labels.max() < len(names):
+        raise RecordingError(
+            f"label_names= names classes 0 to {len(names) - 1}, but the probe has labels from {probe.labels.min()} to "
+            f"{probe.labels.max()}"
+        )
 
 
 def _is_batch(source: Any) -> bool:

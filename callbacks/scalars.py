@@ -6,12 +6,16 @@ slower thing.
 
 from __future__ import annotations
 
+import difflib
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from hiddenscope.errors import RecordingError
 
 _MOST_ROWS = 1024
 _MOST_UNITS = 128
@@ -118,8 +122,8 @@ def separability(states: Tensor, classes: Tensor) -> Tensor:
     member = classes.to(states.device)
     sums, count = distances @ member, member.sum(dim=0)
     own = member > 0
-    others = count.expand_as(sums)[own] - 1
-    inner = sums[own] / others.clamp(min=1)
+    others = (member * count).sum(dim=1) - 1
+    inner = (member * sums).sum(dim=1) / others.clamp(min=1)
     outer = torch.where(own, torch.inf, sums / count).amin(dim=1)
     larger = torch.maximum(inner, outer)
     value = torch.where((others > 0) & (larger > 0), (outer - inner) / larger.clamp(min=1e-300), 0.0)
@@ -127,8 +131,53 @@ def separability(states: Tensor, classes: Tensor) -> Tensor:
 
 
 def _is_whole(values: Tensor) -> bool:
-    """Whether no value is NaN or infinite: one pass, where the careful way takes many."""
-    return math.isfinite(values.sum().item())
+    """Whether no value is NaN or infinite: one pass, where the careful way takes many. A GPU is not asked: it would
+    have to be waited for."""
+    return values.device.type == "cpu" and math.isfinite(values.sum().item())
+
+
+_ALWAYS = ("dispersion", "entropy", "change", "nonfinite", "phase")
+
+
+def scalar_names(layers: Sequence[str], labels: npt.NDArray[np.integer] | None) -> list[str]:
+    """The names of all scalars that records of these layers come with, from the second record on.
+
+    >>> scalar_names(["lstm"], np.array([0, 1]))[-3:]
+    ['lstm/separability', 'phase', 'separability']
+    """
+    each = (*_ALWAYS, "separability") if memberships(labels) is not None else _ALWAYS
+    names = [f"{layer}/{scalar}" for layer in layers for scalar in each]
+    return [*names, *(scalar for scalar in ("phase", "separability") if scalar in each)]
+
+
+def check_wanted(
+    wanted: Mapping[str, str], prefix: str, layers: Sequence[str], labels: npt.NDArray[np.integer] | None
+) -> None:
+    """Raise `RecordingError` when something waits for a scalar that there will not be.
+
+    Args:
+        wanted: metrics, with what waits for them; those that do not begin with ``prefix/`` are somebody else's.
+        prefix: what the scalars' names begin with.
+        layers: the recorded layers.
+        labels: of the probe.
+    """
+    names = scalar_names(layers, labels)
+    for metric, who in wanted.items():
+        owner, _, name = metric.partition("/")
+        if owner != prefix or name in names:
+            continue
+        if name.endswith("separability") and memberships(labels) is None:
+            raise RecordingError(
+                f'{who} waits for "{metric}", which needs sequences of two classes at least, and the probe has '
+                f"{'no labels' if labels is None else 'one class'}; give a probe with labels, one whole number per "
+                "sequence, as the last part of the batch"
+            )
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f'; did you mean "{prefix}/{near[0]}"?' if near else ""
+        raise RecordingError(
+            f'{who} waits for "{metric}", which is not recorded; there are '
+            f"{', '.join(f'{prefix}/{each}' for each in names[:8])}{', …' if len(names) > 8 else ''}{hint}"
+        )
 
 
 def summarize(

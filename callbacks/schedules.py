@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 Every = int | str | list[int] | Callable[[int], bool]
 """What ``every=`` accepts; see `parse_schedule`."""
@@ -23,22 +24,20 @@ _PER_DOUBLING = 4
 class Schedule:
     """Answers whether the state after an epoch, or after some optimiser steps, is to be recorded.
 
-    ``in_epochs`` takes the number of completed epochs; ``in_steps`` takes the number of completed optimiser steps
-    before and after the batch that has just ended (several optimisers advance it by more than one).
+    ``due`` takes the number of completed epochs, or of completed optimiser steps where ``counts_steps``.
     """
 
     text: str
-    in_epochs: Callable[[int], bool]
-    in_steps: Callable[[int, int], bool]
-    counts_steps: bool
+    due: Callable[[int], bool]
+    counts_steps: bool = False
 
     def after_epoch(self, epoch: int) -> bool:
         """Whether to record at the end of ``epoch``, counted from 0."""
-        return self.in_epochs(epoch + 1)
+        return not self.counts_steps and self.due(epoch + 1)
 
     def after_steps(self, before: int, after: int) -> bool:
-        """Whether a scheduled step lies in (before, after]."""
-        return self.counts_steps and self.in_steps(before, after)
+        """Whether a scheduled step lies in (before, after]: with several optimisers a batch takes more than one."""
+        return self.counts_steps and any(map(self.due, range(before + 1, after + 1)))
 
 
 def parse_schedule(every: Every) -> Schedule:
@@ -66,7 +65,7 @@ def parse_schedule(every: Every) -> Schedule:
     if isinstance(every, str):
         return _from_text(every)
     if callable(every):
-        return _of_epochs(lambda completed: bool(every(completed - 1)), text="by a function of the epoch")
+        return Schedule("by a function of the epoch", partial(_asked, every))
     if isinstance(every, Iterable):
         return _listed(every)
     raise ValueError(f"every= needs a number of epochs, a text such as '200 steps', or a function, got {every!r}")
@@ -77,11 +76,8 @@ def _from_text(text: str) -> Schedule:
     if match := _PERIOD.fullmatch(wanted):
         return _periodic(int(match["period"] or 1), match["unit"])
     if match := _LOGARITHMIC.fullmatch(wanted):
-        if match["unit"] == "step":
-            return _of_steps(
-                lambda before, after: any(map(_log_spaced, range(before + 1, after + 1))), text="log steps"
-            )
-        return _of_epochs(_log_spaced, text="log epochs")
+        unit = match["unit"] or "epoch"
+        return Schedule(f"log {unit}s", _is_log_spaced, counts_steps=unit == "step")
     raise ValueError(f"every= understands '5 epochs', '200 steps', 'log epochs' and 'log steps', got {text!r}")
 
 
@@ -89,29 +85,30 @@ def _periodic(period: int, unit: str) -> Schedule:
     if period < 1:
         raise ValueError(f"every= needs a period of at least 1 {unit}, got {period}")
     text = f"every {unit}" if period == 1 else f"every {period} {unit}s"
-    if unit == "step":
-        return _of_steps(lambda before, after: after // period > before // period, text=text)
-    return _of_epochs(lambda completed: completed % period == 0, text=text)
+    return Schedule(text, partial(_is_multiple, period), counts_steps=unit == "step")
 
 
 def _listed(epochs: Iterable[int]) -> Schedule:
     wanted = frozenset(epochs)
     if not wanted or not all(isinstance(epoch, int) and epoch >= 0 for epoch in wanted):
         raise ValueError(f"every= as a list needs epoch numbers from 0 up, got {sorted(wanted, key=str)}")
-    return _of_epochs(lambda completed: completed - 1 in wanted, text=f"at {len(wanted)} chosen epochs")
+    return Schedule(f"at {len(wanted)} chosen epochs", partial(_asked, wanted.__contains__))
 
 
-def _of_epochs(due: Callable[[int], bool], *, text: str) -> Schedule:
-    return Schedule(text, in_epochs=due, in_steps=lambda before, after: False, counts_steps=False)
+# Plain functions, not closures, so that a monitor can be pickled for the processes of strategy="ddp_spawn".
 
 
-def _of_steps(due: Callable[[int, int], bool], *, text: str) -> Schedule:
-    return Schedule(text, in_epochs=lambda completed: False, in_steps=due, counts_steps=True)
+def _is_multiple(period: int, completed: int) -> bool:
+    return completed % period == 0
 
 
-def _log_spaced(count: int) -> bool:
-    """Whether ``count`` is 2**(k / 4), rounded, for some k = 0, 1, 2, …"""
-    if count < 1:
+def _asked(function: Callable[[int], bool], completed: int) -> bool:
+    return bool(function(completed - 1))
+
+
+def _is_log_spaced(completed: int) -> bool:
+    """Whether ``completed`` is 2**(k / 4), rounded, for some k = 0, 1, 2, …"""
+    if completed < 1:
         return False
-    nearest = round(_PER_DOUBLING * math.log2(count))
-    return any(round(2 ** (k / _PER_DOUBLING)) == count for k in (nearest - 1, nearest, nearest + 1))
+    nearest = round(_PER_DOUBLING * math.log2(completed))
+    return any(round(2 ** (k / _PER_DOUBLING)) == completed for k in (nearest - 1, nearest, nearest + 1))

@@ -5,11 +5,10 @@ The plain-PyTorch door is `record`; the Lightning callback goes through the same
 
 from __future__ import annotations
 
-import atexit
 import contextlib
+import math
 import os
 import warnings
-import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,18 +23,15 @@ from hiddenscope.callbacks.budget import Budget
 from hiddenscope.callbacks.folders import run_location
 from hiddenscope.callbacks.layers import Layers
 from hiddenscope.callbacks.phase import PhaseWatch
-from hiddenscope.callbacks.probe import as_probe
+from hiddenscope.callbacks.probe import as_probe, check_label_names
 from hiddenscope.callbacks.recorder import Extract, Forward, StateRecorder
 from hiddenscope.callbacks.scalars import memberships, summarize
 from hiddenscope.description import INPUTS, JSON, Snapshot
+from hiddenscope.errors import HiddenscopeError, RecordingWarning
 from hiddenscope.store import SnapshotWriter
 
 UNTRAINED = -1.0
 """The epoch number of the network before its first training step."""
-
-
-class RecordingWarning(UserWarning):
-    """Something was not recorded, or is recorded in a way that deserves a look. The training is not affected."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +80,6 @@ class Session:
     ) -> None:
         self.recorder = recorder
         self.location = str(location)
-        self.process = os.getpid()
         description = recorder.description(
             model=model, label_names=label_names, token_names=token_names, settings=settings
         )
@@ -97,14 +92,13 @@ class Session:
             storage_options=storage_options,
         )
         self.epochs = writer.epochs
+        self._newest = float(writer.epochs[-1]) if writer.epochs.size else -math.inf
         self._writer = BackgroundWriter(writer, queue_size=queue_size, max_wait=max_wait)
-        self._late: dict[float, dict[str, float]] = {}
         self._before: dict[str, Tensor] | None = None
         self._phases = PhaseWatch()
         self._flagged = False
         self._drop_flagged = False
-        self._told_of: int = 0
-        _OPEN.add(self)
+        self._told = False  # that the disk is slow
 
     def capture(self, *, to_record: bool = True) -> Captured:
         """Read the model's states and compute their scalars; ``change`` is measured from the last one to record."""
@@ -117,9 +111,15 @@ class Session:
         return Captured(states.values, scalars, states.weights)
 
     def submit(self, epoch: float, captured: Captured, metrics: Mapping[str, float]) -> bool:
-        """Queue a snapshot; False if it had to be given up (a warning has said so, once per outage)."""
+        """Queue a snapshot; False if it had to be given up (a warning has said so, once per outage).
+
+        Raises:
+            ValueError: ``epoch`` does not come after the last one.
+            Exception: whatever has gone wrong in the writer thread, then or before.
+        """
+        self.check(epoch)
         states, weights, numbers = to_host(captured.values), to_host(captured.weights), dict(metrics)
-        modules, late = self.recorder.weights.descriptions, dict(self._late)
+        modules, late = self.recorder.weights.descriptions, dict(self._writer.amended)
 
         def make() -> Snapshot:
             lines = weights()
@@ -127,25 +127,34 @@ class Session:
             return Snapshot(epoch, states(), numbers, found, late)
 
         accepted = self._writer.submit(epoch, make)
+        self.raise_failure()
         if accepted:
-            self._late.clear()
-        if self._writer.error is not None:
-            raise self._writer.error
-        lost = len(self._writer.given_up)
-        if not accepted and self._told_of == 0:
+            self._writer.amended.clear()
+            self._newest = epoch
+        elif not self._told:
             warnings.warn(
                 f"hiddenscope: {self.location} takes too long to write, so epoch {epoch:g} is not recorded; the "
                 "training goes on, and recording too, as far as the disk keeps up",
                 RecordingWarning,
                 stacklevel=2,
             )
-        self._told_of = lost if not accepted else 0
+        self._told = not accepted
         return accepted
+
+    def check(self, epoch: float) -> None:
+        """Raise `ValueError` unless ``epoch`` comes after all that were submitted."""
+        if not math.isfinite(epoch):
+            raise ValueError(f"an epoch is a finite number, got {epoch}")
+        if epoch <= self._newest:
+            raise ValueError(
+                f"epochs must grow, got {epoch:g} after {self._newest:g}; within an epoch give a number in between, "
+                f"such as {self._newest + 0.5:g}"
+            )
 
     def amend(self, epoch: float, metrics: Mapping[str, float]) -> None:
         """Metrics of a submitted epoch that became known since; they are written along with what comes next."""
         if metrics:
-            self._late.setdefault(epoch, {}).update(metrics)
+            self._writer.amended.setdefault(epoch, {}).update(metrics)
 
     def raise_failure(self) -> None:
         """Raise what went wrong in the writer thread, if anything did."""
@@ -164,12 +173,13 @@ class Session:
 
     def finish(self, status: str, *, timeout: float = 30.0) -> bool:
         """Write what waits and end the run as ``"finished"`` or ``"interrupted"``; False if the time was too short."""
-        _OPEN.discard(self)
-        return self._writer.close(status, timeout=timeout, amended=self._late)
+        return self._writer.close(status, timeout=timeout)
 
-    def unwritten(self) -> list[float]:
-        """Epochs that still wait, or were given up."""
-        return [*self._writer.given_up, *self._writer.waiting]
+    def first_lost(self, epoch: float | None = None) -> str:
+        """What a failure costs from here on, in words: ``epoch``, or one that was on its way to a disk that failed."""
+        failed = self._writer.error is not None or epoch is None
+        lost = [each for each in (*(self._writer.unwritten if failed else ()), epoch) if each is not None]
+        return epoch_in_words(min(lost)) if lost else "the end of the run"
 
     def _flag(self, scalars: Mapping[str, float], dropped: Mapping[str, int]) -> None:
         bad = [name.removesuffix("/nonfinite") for name, n in scalars.items() if name.endswith("/nonfinite") and n > 0]
@@ -192,81 +202,136 @@ class Session:
             )
 
 
-_OPEN: weakref.WeakSet[Session] = weakref.WeakSet()
-
-
-@atexit.register
-def _flush_open_sessions() -> None:
-    """A training that ends without saying so (``sys.exit`` in the middle of an epoch) still writes what it has."""
-    for session in list(_OPEN):
-        if session.process == os.getpid():  # a forked child has the session, but not its thread
-            session.finish("interrupted", timeout=10.0)
-
-
 def to_host(values: Mapping[str, Tensor]) -> Callable[[], dict[str, npt.NDArray[np.floating[Any]]]]:
     """Start copying tensors to the host; the function returned waits for the copies and gives them as arrays.
 
-    From a GPU the copies go to pinned memory behind the work that is already queued, so the stream is not stalled; the
-    writer thread does the waiting.
+    From a GPU the copies go to pinned memory behind the work that is already queued, so neither the stream nor the
+    training waits for them; the writer thread does, asleep.
     """
-    on_gpu = any(tensor.is_cuda for tensor in values.values())
-    if not on_gpu:
+    devices = {tensor.device for tensor in values.values() if tensor.is_cuda}
+    if not devices:
         arrays = {name: tensor.cpu().numpy() for name, tensor in values.items()}
         return lambda: arrays
     pinned = {name: torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True) for name, tensor in values.items()}
     for name, tensor in values.items():
         pinned[name].copy_(tensor, non_blocking=True)
-    done = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    done.record(torch.cuda.current_stream(next(iter(values.values())).device))
+    made = [_mark(device) for device in devices]
     sources = dict(values)  # alive until the copies are made
 
     def wait() -> dict[str, npt.NDArray[np.floating[Any]]]:
-        done.synchronize()
+        for copies in made:
+            copies.synchronize()
         sources.clear()
         return {name: tensor.numpy() for name, tensor in pinned.items()}
 
     return wait
 
 
+def _mark(device: torch.device) -> torch.cuda.Event:
+    """An event behind all that is queued on a GPU so far; to wait for it takes no processor."""
+    event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+    event.record(torch.cuda.current_stream(device))
+    return event
+
+
 class Recording:
     """What ``with record(...)`` gives: call `snapshot` after every epoch."""
 
-    def __init__(self, session: Session, *, strict: bool) -> None:
-        self.location = session.location
-        self._session = session
+    def __init__(self, recorder: StateRecorder, location: str, *, strict: bool) -> None:
+        self.location = location
+        self._recorder = recorder
         self._strict = strict
-        self._failed = False
+        self._session: Session | None = None
+        self._failed = self._over = False
 
-    def snapshot(self, epoch: float, **metrics: float) -> dict[str, float]:
+    def snapshot(self, epoch: float, **metrics: Any) -> dict[str, float]:
         """Record the model as it is now.
 
+        What does not make sense, such as an epoch that does not come after the last one, is left out with a warning;
+        so is everything after a failure.
+
         Args:
-            epoch: the number of the epoch that has just ended; -1 for the untrained network.
+            epoch: the number of the epoch that has just ended; -1 for the untrained network, 3.5 for halfway from
+                the end of epoch 3 to that of epoch 4.
             metrics: numbers to store with it, such as ``loss=0.3``; anything ``float`` takes.
 
         Returns:
-            The layer's scalars (``"lstm/change"`` and so on), for early stopping or a log. Empty after a failure.
+            The layers' scalars (``"lstm/change"`` and so on), for early stopping or a log. Empty where nothing was
+            recorded.
 
         Raises:
-            ValueError: ``epoch`` does not come after the last one (with ``strict=True`` also any failure to record).
+            Exception: with ``strict=True``, ``ValueError`` for what does not make sense, and whatever fails.
         """
+        session = self._session
         if self._failed:
             return {}
         try:
-            captured = self._session.capture()
-            self._session.submit(epoch, captured, {name: float(value) for name, value in metrics.items()})
-        except Exception as error:
+            if session is None or self._over:
+                raise ValueError(
+                    f"the recording into {self.location} has ended; call snapshot inside of its with block"
+                )
+            session.check(epoch)
+            numbers = {name: _number(name, value) for name, value in metrics.items()}
+        except ValueError as error:
             if self._strict:
                 raise
-            self._failed = True
-            warn_of_failure(error, self.location, first_lost=f"epoch {epoch:g}")
+            warnings.warn(f"hiddenscope: this snapshot is left out: {error}", RecordingWarning, stacklevel=2)
+            return {}
+        try:
+            captured = session.capture()
+            session.submit(epoch, captured, numbers)
+        except Exception as error:
+            self._fail(error, session.first_lost(epoch))
             return {}
         return captured.scalars
 
     @property
     def layers(self) -> tuple[str, ...]:
         """Names of the recorded layers."""
-        return tuple(layer.name for layer in self._session.recorder.layers)
+        return tuple(layer.name for layer in self._recorder.layers)
+
+    def _begin(self, open_session: Callable[[], Session]) -> None:
+        try:
+            self._session = open_session()
+        except (HiddenscopeError, ValueError):
+            raise  # wrong use
+        except Exception as error:
+            self._fail(error, epoch_in_words(UNTRAINED))
+
+    def _end(self, status: str) -> None:
+        self._over = True
+        if self._session is None:
+            return
+        ended = self._session.finish("interrupted" if self._failed else status)
+        if self._failed or status != "finished":
+            return
+        try:
+            self._session.raise_failure()
+            if not ended:
+                raise TimeoutError("the disk does not answer")
+        except Exception as error:
+            self._fail(error, self._session.first_lost())
+
+    def _fail(self, error: Exception, lost: str) -> None:
+        if self._strict:
+            raise error
+        self._failed = True
+        warn_of_failure(error, self.location, first_lost=lost)
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value.detach() if isinstance(value, Tensor) else value)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"the metric {name!r} must be a number, got {value!s:.50}") from None
+
+
+def epoch_in_words(epoch: float) -> str:
+    """
+    >>> epoch_in_words(-1), epoch_in_words(3.5)
+    ('the untrained network', 'epoch 3.5')
+    """
+    return "the untrained network" if epoch == UNTRAINED else f"epoch {epoch:g}"
 
 
 def warn_of_failure(error: BaseException, location: str, *, first_lost: str) -> None:
@@ -335,7 +400,7 @@ def record(
     >>> network, sequences = nn.LSTM(2, 3, batch_first=True), torch.zeros(5, 7, 2)
     >>> with tempfile.TemporaryDirectory() as folder, record(network, sequences, folder) as recorder:
     ...     sorted(recorder.snapshot(-1))
-    ['lstm/dispersion', 'lstm/entropy', 'lstm/nonfinite']
+    ['lstm/dispersion', 'lstm/entropy', 'lstm/nonfinite', 'lstm/phase', 'phase']
     """
     recorder = StateRecorder(
         model,
@@ -348,22 +413,22 @@ def record(
         seed=seed,
         loop_steps=loop_steps,
     )
-    session = Session(
-        recorder,
-        run_location(logdir),
-        resume_after=resume_after,
-        label_names=label_names,
-        token_names=token_names,
-        dtype=dtype,
-        storage_options=storage_options,
+    check_label_names(recorder.probe, label_names)
+    recording = Recording(recorder, run_location(logdir), strict=strict)
+    recording._begin(
+        lambda: Session(
+            recorder,
+            recording.location,
+            resume_after=resume_after,
+            label_names=label_names,
+            token_names=token_names,
+            dtype=dtype,
+            storage_options=storage_options,
+        )
     )
-    recording = Recording(session, strict=strict)
     try:
         yield recording
     except BaseException:
-        session.finish("interrupted")
+        recording._end("interrupted")
         raise
-    if not session.finish("finished"):
-        warn_of_failure(TimeoutError("the disk does not answer"), session.location, first_lost="the last epoch")
-    elif strict:
-        session.raise_failure()
+    recording._end("finished")

@@ -54,6 +54,12 @@ def metrics_of(trainer: pl.Trainer) -> dict[str, float]:
     return found
 
 
+def metrics_wanted(trainer: pl.Trainer) -> dict[str, str]:
+    """The metrics that other callbacks, such as early stopping, wait for, with the class of the callback."""
+    found = {str(getattr(each, "monitor", None)): type(each).__name__ for each in all_callbacks(trainer)}
+    return {name: kind for name, kind in found.items() if name != "None"}
+
+
 def logged_step(trainer: pl.Trainer) -> int:
     """The step at which loggers draw what is logged now; Lightning counts it apart from ``global_step``."""
     return int(getattr(trainer.fit_loop.epoch_loop, "_batches_that_stepped", trainer.global_step))

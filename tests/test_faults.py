@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import psutil
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from hiddenscope import HiddenStateMonitor, RecordingWarning, open_run, record
@@ -86,7 +89,7 @@ def test_a_full_disk_ends_the_recording_not_the_training(undisturbed: Classifier
     model, said = fit_with_one_warning(tmp_path, HiddenStateMonitor())
     assert_same_weights(model, undisturbed)
     assert "No space left on device" in said
-    assert "is not recorded" in said
+    assert "epoch 1 and what follows is not recorded" in said, "the epoch that failed, not the one that found out"
     run = open_run(tmp_path)
     assert run.epochs.tolist() == [-1, 0]
     assert run.status == "interrupted"
@@ -97,6 +100,34 @@ def test_strict_raises_what_would_have_been_a_warning(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No space left"):
         fit(tmp_path, HiddenStateMonitor(strict=True), epochs=EPOCHS)
     assert open_run(tmp_path).epochs.tolist() == [-1, 0]
+
+
+@pytest.mark.usefixtures("failing_append")
+def test_early_stopping_survives_the_recording_and_no_number_is_logged_that_nobody_measured(
+    undisturbed: Classifier, tmp_path: Path
+) -> None:
+    stop = EarlyStopping("hiddenscope/lstm/change", patience=100)
+    model, _ = fit_with_one_warning(tmp_path, HiddenStateMonitor(), stop)
+    assert_same_weights(model, undisturbed)
+    (table,) = tmp_path.rglob("metrics.csv")
+    logged = pd.read_csv(table).groupby("epoch")[["hiddenscope/lstm/change", "val_loss"]].count()
+    assert logged["val_loss"].tolist() == [1, 1, 1, 1]
+    assert logged["hiddenscope/lstm/change"].tolist() in ([1, 1, 0, 0], [1, 1, 1, 0])
+
+
+def test_a_resume_into_a_damaged_run_begins_a_new_one_beside_it(undisturbed: Classifier, tmp_path: Path) -> None:
+    keeper = ModelCheckpoint(tmp_path / "checkpoints", save_top_k=-1, filename="{epoch}")
+    logger = CSVLogger(tmp_path, "logs", 0)
+    fit(tmp_path, HiddenStateMonitor(), keeper, epochs=2, logger=logger, enable_checkpointing=True)
+    for file in (tmp_path / "logs" / "version_0" / "hiddenscope" / "snapshots").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"damaged")
+    pl.seed_everything(0, verbose=False)
+    model = Classifier()
+    engine = trainer(tmp_path, HiddenStateMonitor(), epochs=EPOCHS, logger=logger)
+    with pytest.warns(RecordingWarning, match=r"cannot be read.*a new run begins in .*hiddenscope_2"):
+        engine.fit(model, *loaders(), ckpt_path=str(tmp_path / "checkpoints" / "epoch=1.ckpt"), weights_only=False)
+    assert open_run(tmp_path / "logs" / "version_0" / "hiddenscope_2").epochs.tolist() == [1, 2, 3]
 
 
 def test_a_folder_that_cannot_be_written_costs_the_recording_only(undisturbed: Classifier, tmp_path: Path) -> None:
@@ -368,6 +399,63 @@ def test_the_plain_recorder_warns_once_and_goes_on_without_recording(
         train()
     assert len(caught) == 1
     assert open_run(tmp_path).trace("lstm").shape == (1, STEPS, UNITS, 3)
+
+
+def test_the_plain_recorder_says_when_the_last_epoch_did_not_reach_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def append(self: SnapshotWriter, snapshot: Snapshot) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(SnapshotWriter, "append", append)
+
+    def train(*, strict: bool) -> None:
+        with record(Classifier(), torch.zeros(3, STEPS, 3), tmp_path / str(strict), strict=strict) as recorder:
+            recorder.snapshot(-1)
+
+    with pytest.warns(RecordingWarning, match="Input/output error.*the untrained network and what follows"):
+        train(strict=False)
+    with pytest.raises(OSError, match="Input/output error"):
+        train(strict=True)
+
+
+def test_the_plain_recorder_leaves_out_what_makes_no_sense_and_goes_on(tmp_path: Path) -> None:
+    network, probe = Classifier(), torch.zeros(3, STEPS, 3)
+
+    def left_out(said: str, epoch: float, **metrics: Any) -> None:
+        with pytest.warns(RecordingWarning, match=said):
+            assert recorder.snapshot(epoch, **metrics) == {}
+
+    with record(network, probe, tmp_path) as recorder:
+        assert recorder.snapshot(0)
+        left_out("epochs must grow, got 0 after 0; within an epoch give a number in between, such as 0.5", 0)
+        left_out("an epoch is a finite number", float("nan"))
+        left_out("the metric 'loss' must be a number, got None", 1, loss=None)
+        assert recorder.snapshot(1, loss=torch.tensor(0.5, requires_grad=True))
+    left_out("has ended", 2)
+    run = open_run(tmp_path)
+    assert (run.status, run.epochs.tolist()) == ("finished", [0, 1])
+    assert run.metrics()["loss"].tolist()[1] == 0.5
+    with record(network, probe, tmp_path, resume_after=1, strict=True) as recorder:
+        with pytest.raises(ValueError, match="epochs must grow, got 1 after 1"):
+            recorder.snapshot(1)
+        assert recorder.snapshot(2)
+    assert open_run(tmp_path).epochs.tolist() == [0, 1, 2]
+
+
+def test_the_plain_recorder_lets_the_training_run_where_nothing_can_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    def train(*, strict: bool) -> None:
+        with record(Classifier(), torch.zeros(3, STEPS, 3), tmp_path / "file", strict=strict) as recorder:
+            assert recorder.layers == ("lstm",)
+            assert recorder.snapshot(-1) == {}
+
+    with pytest.warns(RecordingWarning, match="stopped recording") as caught:
+        train(strict=False)
+    assert len(caught) == 1
+    with pytest.raises(NotADirectoryError):
+        train(strict=True)
 
 
 def _raise(*_: Any) -> Any:

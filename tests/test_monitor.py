@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 import shutil
 from pathlib import Path
@@ -17,6 +18,8 @@ from pytorch_lightning.loggers import CSVLogger
 from torch import nn
 
 from hiddenscope import HiddenStateMonitor, open_run
+from hiddenscope.callbacks.monitor import STEP
+from hiddenscope.callbacks.scalars import scalar_names
 from hiddenscope.errors import RecordingError, RunNotFoundError
 from hiddenscope.run import Run
 from training_examples import (
@@ -273,9 +276,51 @@ def test_several_monitors_on_one_trainer_keep_apart(tmp_path: Path) -> None:
     assert {"hiddenscope/lstm/change", "hiddenscope_2/lstm/change"} <= set(first.metrics().columns)
 
 
+def test_the_names_of_the_scalars_do_not_depend_on_what_lies_in_the_folder(tmp_path: Path) -> None:
+    for _ in range(2):
+        stop = EarlyStopping("hiddenscope/lstm/change", patience=9)
+        fit(tmp_path, HiddenStateMonitor(strict=True), stop, epochs=1, logger=CSVLogger(tmp_path, "logs", 0))
+    assert "hiddenscope/lstm/change" in open_run(tmp_path / "logs" / "version_0" / "hiddenscope_2").metrics()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "probe", "said"),
+    [
+        ("hiddenscope/separability", torch.zeros(4, STEPS, FEATURES), "needs sequences of two classes.*has no labels"),
+        ("hiddenscope/ltsm/change", None, 'is not recorded; there are .* did you mean "hiddenscope/lstm/change"'),
+    ],
+)
+def test_waiting_for_a_scalar_that_will_never_come_fails_before_the_training(
+    tmp_path: Path, wanted: str, probe: Any, said: str
+) -> None:
+    counted = Losses()
+    with pytest.raises(RecordingError, match=f'EarlyStopping waits for "{wanted}", which {said}'):
+        fit(tmp_path, counted, HiddenStateMonitor(probe), EarlyStopping(wanted))
+    assert counted.values == []
+
+
+def test_the_names_of_scalars_are_foretold(trained: Trained) -> None:
+    labels = sequences().tensors[1].numpy()
+    foretold = {f"hiddenscope/{name}" for name in scalar_names(["lstm"], labels)}
+    assert foretold | {STEP} == {name for name in trained.run.metrics() if name.startswith("hiddenscope/")}
+
+
+@pytest.mark.parametrize("every", [1, "200 steps", "log", [1, 5]])
+def test_a_monitor_can_be_pickled_as_spawned_processes_want_it(every: Any) -> None:
+    again = pickle.loads(pickle.dumps(HiddenStateMonitor(torch.zeros(2, 3, 4), every=every)))
+    schedules = again.schedule, HiddenStateMonitor(every=every).schedule
+    epochs = [[s.after_epoch(epoch) for epoch in range(9)] for s in schedules]
+    assert epochs[0] == epochs[1]
+    steps = [[s.after_steps(step, step + 1) for step in range(401)] for s in schedules]
+    assert steps[0] == steps[1]
+    assert again.state_key == HiddenStateMonitor(torch.zeros(2, 3, 4), every=every).state_key
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
+        ({"probe": torch.zeros(4, STEPS, FEATURES), "label_names": ["a", "b"]}, "the probe has none: give its labels"),
+        ({"label_names": ["a", "b"]}, "names classes 0 to 1, but the probe has labels from 0 to 2"),
         ({"layers": "lstm2"}, 'got layer "lstm2"; this model has recurrent layer "lstm"; did you mean "lstm"'),
         (
             {"probe": torch.zeros(4, STEPS, FEATURES + 1)},
@@ -314,6 +359,11 @@ def test_a_model_without_a_recurrent_layer_is_told_what_it_has(tmp_path: Path) -
         {"max_samples": 0},
         {"every": "weekly"},
         {"dashboard": "yes"},
+        {"dtype": "float64"},
+        {"queue_size": 0},
+        {"max_wait": -1},
+        {"logdir": "gs://bucket"},
+        {"logdir": "logs", "storage_options": {"region": "here"}},
     ],
 )
 def test_options_that_make_no_sense_are_refused_at_once(options: dict[str, Any]) -> None:

@@ -275,6 +275,47 @@ def test_states_reach_the_host_as_they_were() -> None:
         np.testing.assert_array_equal(arrays_[name], tensor.numpy())
 
 
+def test_copies_from_a_gpu_go_to_pinned_memory_and_are_waited_for_when_they_are_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The calls that a GPU would see, in their order; what a GPU makes of them is the business of the next test."""
+    calls: list[str] = []
+    real_empty = torch.empty
+
+    class OnDevice(torch.Tensor):
+        is_cuda = True  # type: ignore[assignment]
+
+    class Pinned(torch.Tensor):
+        def copy_(self, source: Any, non_blocking: bool = False) -> Any:  # type: ignore[override]
+            calls.append(f"copy, non_blocking={non_blocking}")
+            return self.as_subclass(torch.Tensor).copy_(source.as_subclass(torch.Tensor))
+
+    class Event:
+        def __init__(self, *, blocking: bool) -> None:
+            assert blocking, "the writer thread sleeps until the copies are made"
+
+        def record(self, stream: Any) -> None:
+            calls.append(f"record on {stream}")
+
+        def synchronize(self) -> None:
+            calls.append("synchronize")
+
+    def empty(*shape: Any, pin_memory: bool = False, **options: Any) -> Any:
+        assert pin_memory
+        return real_empty(*shape, **options).as_subclass(Pinned)
+
+    monkeypatch.setattr(torch, "empty", empty)
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"the stream of {device}")
+    values = {name: torch.randn(2, 3, 4).as_subclass(OnDevice) for name in ("a", "b")}
+    wait = to_host(values)
+    assert calls == ["copy, non_blocking=True"] * 2 + ["record on the stream of cpu"]
+    arrays_ = wait()
+    assert calls[3:] == ["synchronize"]
+    for name, tensor in values.items():
+        np.testing.assert_array_equal(arrays_[name], tensor.as_subclass(torch.Tensor).numpy())
+
+
 @pytest.mark.gpu
 def test_states_of_a_model_on_the_gpu_reach_the_host_while_it_works_on() -> None:
     model = nn.LSTM(4, 8, batch_first=True).cuda()

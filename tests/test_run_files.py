@@ -178,7 +178,7 @@ def test_wrong_sources_are_refused_in_words(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"got variable 'three'; two\.npz has 'one', 'two'"):
         hs.import_trace(tmp_path / "two.npz", tmp_path / "logs", variable="three")
     assert hs.import_trace(tmp_path / "two.npz", tmp_path / "logs", variable="two").layers == ("two",)
-    with pytest.raises(RecordingError, match="already holds a run of 6 epochs"):
+    with pytest.raises(RecordingError, match=r"already holds a run \(6 records\)"):
         hs.import_trace(TRACE, tmp_path / "logs")
     with pytest.raises(ValueError, match=r"trace.csv is none of .npy, .npz, .h5, .hdf5, .nc"):
         hs.import_trace(tmp_path / "trace.csv", tmp_path / "other")

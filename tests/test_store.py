@@ -147,7 +147,7 @@ class StoreContract:
     def test_a_run_with_epochs_is_not_begun_again(self, location: str) -> None:
         with SnapshotWriter.open(location, description()) as writer:
             writer.append(snapshot(0))
-        with pytest.raises(RecordingError, match="already holds a run of 1 epochs; choose another folder, or resume"):
+        with pytest.raises(RecordingError, match=r"already holds a run \(1 records\); choose another folder, or"):
             SnapshotWriter.open(location, description())
 
     def test_a_run_without_epochs_is_begun_again(self, location: str) -> None:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from hiddenscope.analyses.silencing import silence_clusters
     from hiddenscope.analyses.windows import windows_at_peaks
     from hiddenscope.callbacks.monitor import HiddenStateMonitor
-    from hiddenscope.callbacks.session import RecordingWarning, record
+    from hiddenscope.callbacks.session import record
     from hiddenscope.dashboard import plot as plot
     from hiddenscope.embeddings.baselines import embed
     from hiddenscope.embeddings.fidelity import (
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         HiddenscopeError,
         MissingExtraError,
         RecordingError,
+        RecordingWarning,
         RunFormatError,
         RunLockedError,
         RunNotFoundError,
@@ -73,7 +74,7 @@ _HOMES = {
     "ModelAccess": "hiddenscope.analyses.models",
     "POD": "hiddenscope.embeddings.pod",
     "RecordingError": "hiddenscope.errors",
-    "RecordingWarning": "hiddenscope.callbacks.session",
+    "RecordingWarning": "hiddenscope.errors",
     "Run": "hiddenscope.run",
     "RunFormatError": "hiddenscope.errors",
     "RunLockedError": "hiddenscope.errors",

@@ -207,7 +207,7 @@ def differences(recorded: RunDescription, wanted: RunDescription) -> list[str]:
                 )
                 if change
             ]
-    shapes = {module.name: module.shapes for module in recorded.modules}
+    shapes = {} if found else {module.name: module.shapes for module in recorded.modules}
     found += [
         f"module {module.name!r} has parameters {dict(shapes[module.name])}, not {dict(module.shapes)}"
         for module in wanted.modules

@@ -7,6 +7,8 @@ HiddenscopeError
 ├── RecordingError         the monitor cannot record: no recurrent layer, a probe the model rejects, another probe
 └── MissingExtraError      an optional dependency is absent; the message has the install line
 
+RecordingWarning           a UserWarning: something is not recorded; the training goes on
+
 Bad values are plain ``ValueError``; the classes above exist because a caller may want to catch them.
 """
 
@@ -36,3 +38,7 @@ class MissingExtraError(HiddenscopeError, ImportError):
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(f"{purpose} needs {package}, which is not installed; pip install 'hiddenscope[{extra}]'")
+
+
+class RecordingWarning(UserWarning):
+    """Something was not recorded, or is recorded in a way that deserves a look. The training is not affected."""

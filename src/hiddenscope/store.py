@@ -193,8 +193,8 @@ class SnapshotWriter:
                 recorded = values(root, "epoch").size if begun else 0
             if recorded and resume_after is None:
                 raise RecordingError(
-                    f"{place} already holds a run of {recorded} epochs; "
-                    "choose another folder, or resume from one of its checkpoints"
+                    f"{place} already holds a run ({recorded} records); choose another folder, or go on with it: "
+                    "a Trainer from one of its checkpoints, record() with resume_after="
                 )
             if recorded:
                 with readable(place):
