@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,8 +20,8 @@ import hiddenscope as hs
 from hiddenscope.cli import main
 from hiddenscope.errors import MissingExtraError, RecordingError
 from hiddenscope.exporting import export_trace
-from hiddenscope.listing import last_loss
-from hiddenscope.store import SnapshotWriter
+from hiddenscope.listing import last_loss, layers_in_words
+from hiddenscope.store import LayerDescription, RunDescription, SnapshotWriter
 from hiddenscope.trace import TRACE_DIMS
 from store_examples import UNITS, description, snapshot, states
 
@@ -73,7 +74,9 @@ def test_a_data_array_brings_its_names_and_coordinates(tmp_path: Path) -> None:
     assert run.metrics()["loss"].tolist() == [0, 1, 2, 3, 4, 5]
 
 
-@pytest.mark.parametrize("suffix", [".npy", ".npz", ".h5", ".labelled.h5", ".nc"])
+@pytest.mark.parametrize(
+    "suffix", [".npy", ".npz", ".h5", ".labelled.h5", ".nc", ".zarr", ".array.zarr", ".labelled.zarr"]
+)
 def test_every_kind_of_file_is_read(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"keras{suffix}"
     swapped = TRACE.transpose(0, 3, 1, 2)  # as Keras has it: (epoch, sample, step, unit)
@@ -84,6 +87,13 @@ def test_every_kind_of_file_is_read(tmp_path: Path, suffix: str) -> None:
         np.savez(path, keras=swapped, epoch=np.arange(6) * 2, noise=np.arange(3))
     elif suffix == ".nc":
         xr.Dataset({"keras": (axes, swapped)}, coords={"epoch": np.arange(6) * 2}).to_netcdf(path)
+    elif suffix == ".labelled.zarr":
+        dataset = xr.Dataset({"keras": (axes, swapped)}, coords={"epoch": np.arange(6) * 2})
+        dataset.to_zarr(path, zarr_format=2, consolidated=False)
+    elif suffix == ".array.zarr":
+        zarr.save_array(path := tmp_path / "keras.zarr", swapped)
+    elif suffix == ".zarr":
+        zarr.save_group(path, keras=swapped, epoch=np.arange(6) * 2, other=np.zeros(3))
     else:
         with h5py.File(path, "w") as file:
             array = file.create_dataset("deep/keras", data=swapped)
@@ -92,11 +102,11 @@ def test_every_kind_of_file_is_read(tmp_path: Path, suffix: str) -> None:
             if "labelled" in suffix:
                 for axis, name in enumerate(axes):
                     array.dims[axis].label = name
-    told = {} if suffix in (".nc", ".labelled.h5") else {"axes": axes}  # these files name their axes themselves
+    told = {} if suffix == ".nc" or "labelled" in suffix else {"axes": axes}  # these files name their axes themselves
     run = hs.import_trace(path, tmp_path / "logs", **told)  # type: ignore[arg-type]
     assert run.layers == (("keras",))
     np.testing.assert_array_equal(run.trace().values, TRACE)
-    np.testing.assert_array_equal(run.epochs, np.arange(6) * (1 if suffix == ".npy" else 2))
+    np.testing.assert_array_equal(run.epochs, np.arange(6) * (1 if suffix in (".npy", ".array.zarr") else 2))
 
 
 @pytest.mark.parametrize("suffix", [".nc", ".zarr", ".npz"])
@@ -123,7 +133,7 @@ def test_an_export_holds_the_run(recorded: Path, tmp_path: Path, suffix: str, la
     assert found["metric"].tolist() == list(run.metrics().columns)
 
 
-@pytest.mark.parametrize("suffix", [".nc", ".npz"])
+@pytest.mark.parametrize("suffix", [".nc", ".zarr", ".npz"])
 def test_an_export_comes_back_as_the_same_run(recorded: Path, tmp_path: Path, suffix: str) -> None:
     run = hs.open_run(recorded)
     for layer in run.layers:
@@ -182,6 +192,9 @@ def test_wrong_sources_are_refused_in_words(tmp_path: Path) -> None:
         hs.import_trace(TRACE, tmp_path / "logs")
     with pytest.raises(ValueError, match=r"trace.csv is none of .npy, .npz, .h5, .hdf5, .nc"):
         hs.import_trace(tmp_path / "trace.csv", tmp_path / "other")
+    (tmp_path / "empty.zarr").mkdir()
+    with pytest.raises(ValueError, match=r"empty\.zarr is no Zarr array or group"):
+        hs.import_trace(tmp_path / "empty.zarr", tmp_path / "other")
     with pytest.raises(FileNotFoundError, match=r"nowhere\.npy does not exist"):
         hs.import_trace(tmp_path / "nowhere.npy", tmp_path / "other")
     with pytest.raises(ValueError, match="a trace needs real numbers, got dtype complex64"):
@@ -239,6 +252,16 @@ def test_export_from_the_command_line(recorded: Path, tmp_path: Path, capsys: py
         assert main(["export", str(recorded), "--to", str(to), "--layer", "lstm"]) == 2
         assert message in capsys.readouterr().err
     assert target.read_bytes() == before
+
+
+def test_layers_of_one_shape_are_listed_together() -> None:
+    names = ["lstm", "lstm.c", *(f"lstm.{gate}" for gate in "ifgo"), "gru"]
+    shapes = dict.fromkeys(names, (8, 6)) | {"gru": (8, 2)}
+    layers = tuple(
+        LayerDescription(name, "LSTM", np.arange(units), np.arange(steps)) for name, (steps, units) in shapes.items()
+    )
+    described = RunDescription(layers, np.arange(9), None, None, "", "Model")
+    assert layers_in_words(described) == "lstm, lstm.c, lstm.i and 3 more 8×6×9, gru 8×2×9"  # noqa: RUF001
 
 
 def test_the_loss_is_found_among_the_metrics() -> None:

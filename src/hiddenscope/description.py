@@ -239,7 +239,7 @@ def _coordinate(values: npt.ArrayLike, what: str, *, strings: bool) -> npt.NDArr
     if array.dtype.kind in "iu" or (array.dtype.kind == "f" and np.array_equal(array, np.trunc(array))):
         return array.astype(np.int64)
     if strings and (array.dtype.kind == "U" or all(isinstance(value, str) for value in array.tolist())):
-        return array.astype(np.str_)
+        return np.array(array.tolist(), dtype=np.str_)
     raise ValueError(f"{what} must be {kinds}, got dtype {array.dtype}")
 
 

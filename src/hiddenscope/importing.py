@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
+import zarr
 
 from hiddenscope.description import LayerDescription, RunDescription, Snapshot
 from hiddenscope.errors import MissingExtraError
@@ -22,7 +23,7 @@ from hiddenscope.run import Run
 from hiddenscope.store import SnapshotWriter
 from hiddenscope.trace import TRACE_DIMS
 
-_SUFFIXES = ".npy, .npz, .h5, .hdf5, .nc"
+_SUFFIXES = ".npy, .npz, .h5, .hdf5, .nc, .zarr"
 _BESIDE = (*TRACE_DIMS, "label", "label_names", "metric", "metrics")
 Array = npt.NDArray[Any]
 
@@ -69,10 +70,11 @@ def import_trace(
     ``hiddenscope export`` has written have them. No pickle is ever loaded.
 
     Args:
-        source: a DataArray with named dims, a plain array, or the path of a .npy, .npz, HDF5 or netCDF file.
+        source: a DataArray with named dims, a plain array, or the path of a .npy, .npz, HDF5 or netCDF file or of a
+            Zarr folder.
         logdir: the log folder; the run becomes ``<logdir>/hiddenscope``. An ``s3://bucket/prefix`` will do.
         axes: what the axes of a plain array are, in order, out of epoch, step, unit and sample; those that it does not
-            have get length 1. Names that come with the data (a DataArray, netCDF, HDF5 dimension labels) win.
+            have get length 1. Names that come with the data (a DataArray, netCDF, Zarr, HDF5 dimension labels) win.
         variable: which array of the file, when there are several that could be meant.
         layer: what to call the layer; default: the name of the array or of the file.
         epochs: the epoch of each entry along the epoch axis, growing; -1 is the untrained network. Default: what lies
@@ -120,7 +122,7 @@ def _description(found: _Foreign, layer: str, labels: npt.ArrayLike | None) -> R
     classes = _line(labels if labels is not None else found.beside.get("label"), sizes["sample"], "labels", "sample")
     names = None
     if classes is not None and classes.dtype.kind not in "biuf":
-        unique, classes = np.unique(classes.astype(np.str_), return_inverse=True)
+        unique, classes = np.unique(np.array(classes.tolist(), dtype=np.str_), return_inverse=True)
         names = tuple(unique.tolist())
     elif classes is not None and labels is None and "label_names" in found.beside:
         names = tuple(map(str, found.beside["label_names"].tolist()))
@@ -168,7 +170,7 @@ def _opened(source: object, axes: tuple[str, ...], variable: str | None) -> Iter
         path = Path(source)
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist")
-        readers = {".npy": _npy, ".npz": _npz, ".h5": _hdf5, ".hdf5": _hdf5, ".nc": _netcdf}
+        readers = {".npy": _npy, ".npz": _npz, ".h5": _hdf5, ".hdf5": _hdf5, ".nc": _netcdf, ".zarr": _zarr}
         reader = readers.get(path.suffix.lower())
         if reader is None:
             raise ValueError(f"{path.name} is none of {_SUFFIXES}; save the trace as one of these")
@@ -264,12 +266,47 @@ def _netcdf(path: Path, axes: tuple[str, ...], variable: str | None) -> Iterator
     except ValueError as error:  # no engine for this kind of netCDF
         raise MissingExtraError("netCDF4", "files", f"reading {path.name}") from error
     with dataset:
-        variables = {str(name): array.ndim for name, array in dataset.data_vars.items()}
-        array = dataset[_chosen(path, variables, variable, None)]
-        beside = {name: dataset[name].values for name in ("metric", "metrics", "label") if name in dataset}
-        if names := json.loads(dataset.attrs.get("label_names", "[]")):
-            beside["label_names"] = np.array(names)
-        yield _named(array.rename(str(array.attrs.get("layer", array.name))), beside)
+        yield _of_dataset(path, dataset, variable)
+
+
+@contextmanager
+def _zarr(path: Path, axes: tuple[str, ...], variable: str | None) -> Iterator[_Foreign]:
+    try:
+        node = zarr.open(path, mode="r")
+    except (FileNotFoundError, ValueError) as error:
+        raise ValueError(f"{path.name} is no Zarr array or group ({str(error).splitlines()[0]})") from None
+    if isinstance(node, zarr.Array):
+        yield _of_zarr(path.stem, node, axes)
+        return
+    arrays = dict(node.arrays())
+    if all(_dims_of_zarr(array) for array in arrays.values()):
+        with xr.open_dataset(path, engine="zarr", consolidated=False) as dataset:
+            yield _of_dataset(path, dataset, variable)
+        return
+    name = _chosen(path, {name: array.ndim for name, array in arrays.items()}, variable, len(axes))
+    beside = {each: np.asarray(array[...]) for each, array in arrays.items() if each in _BESIDE}
+    yield _of_zarr(name, arrays[name], axes, beside)
+
+
+def _of_zarr(
+    name: str, array: zarr.Array[Any], axes: tuple[str, ...], beside: Mapping[str, Array] | None = None
+) -> _Foreign:
+    return _plain(name, array, _dims_of_zarr(array) or axes, beside)
+
+
+def _dims_of_zarr(array: zarr.Array[Any]) -> tuple[str, ...]:
+    """What the axes of an array are called, in version 3 or as xarray writes it in version 2; empty when nowhere."""
+    named = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS") or ()
+    return tuple(map(str, named)) if isinstance(named, list | tuple) else ()
+
+
+def _of_dataset(path: Path, dataset: xr.Dataset, variable: str | None) -> _Foreign:
+    variables = {str(name): array.ndim for name, array in dataset.data_vars.items()}
+    array = dataset[_chosen(path, variables, variable, None)]
+    beside = {name: dataset[name].values for name in ("metric", "metrics", "label") if name in dataset}
+    if names := json.loads(dataset.attrs.get("label_names", "[]")):
+        beside["label_names"] = np.array(names)
+    return _named(array.rename(str(array.attrs.get("layer", array.name))), beside)
 
 
 def _load(path: Path, mmap_mode: Any = None) -> Any:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from hiddenscope.description import RunDescription
 from hiddenscope.errors import HiddenscopeError, RunNotFoundError
 from hiddenscope.run import RunInfo, find_runs, open_run
 
@@ -42,11 +43,7 @@ def row(info: RunInfo) -> tuple[str, ...]:
     if info.epoch_count:
         try:
             opened = open_run(info.path)
-            samples = opened.description.samples.size
-            shapes = ", ".join(
-                f"{layer.name} {layer.steps.size}×{layer.units.size}×{samples}"  # noqa: RUF001
-                for layer in opened.description.layers
-            )
+            shapes = layers_in_words(opened.description)
             loss = last_loss({str(name): column.tolist() for name, column in opened.metrics().items()})
         except HiddenscopeError as error:  # damaged where `find_runs` does not look
             shapes = str(error)
@@ -58,6 +55,18 @@ def row(info: RunInfo) -> tuple[str, ...]:
         "" if "://" in info.path else bytes_in_words(folder_bytes(Path(info.path))),
         loss,
         duration_in_words(time.time() - info.updated_at),
+    )
+
+
+def layers_in_words(description: RunDescription) -> str:
+    """The layers of each shape, and the shape: a stack with its gates has many names and few shapes."""
+    alike: dict[tuple[int, int], list[str]] = {}
+    for layer in description.layers:
+        alike.setdefault((layer.steps.size, layer.units.size), []).append(layer.name)
+    return ", ".join(
+        f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''} "
+        f"{steps}×{units}×{description.samples.size}"  # noqa: RUF001
+        for (steps, units), names in alike.items()
     )
 
 
