@@ -3,8 +3,12 @@
 Each new epoch is taken in by one `advance`: bandwidth and diffusion time follow the training at a limited rate, a few
 landmarks per unit are exchanged for nodes of the new epoch, the landmarks settle by a few rounds of MDS from where they
 were, and the nodes by a few rounds of refinement. Two pictures are kept: the *target*, which is what the data say now,
-and the *shown* one, which eases toward it, so that nothing jumps. Beyond `LiveSettings.max_slices` the history is
-sampled: slices that leave the computation keep their place beside their landmark and ride along with it.
+and the *shown* one, which eases toward it, so that nothing jumps.
+
+What would grow with the history is done to a part of it. Landmarks and bandwidth are taken from a sample of at most
+`LiveSettings.max_slices` slices. Refinement moves the new nodes and, in turn, others up to `REFINED_NODES`, among all
+the rest, which stay; until it is their turn they ride along with their landmark. Who is near whom is never searched
+anew, but kept (`hiddenscope.embeddings.neighborhoods`).
 
 Source of the recipe: ours. A frozen model fails, because the bandwidth falls severalfold while a network learns.
 """
@@ -28,13 +32,14 @@ from hiddenscope.embeddings.diffusion import (
 from hiddenscope.embeddings.intra import intra_kernel
 from hiddenscope.embeddings.landmarks import Landmarks
 from hiddenscope.embeddings.mds import metric_mds
+from hiddenscope.embeddings.neighborhoods import Neighborhoods, neighborhoods, surroundings, with_arrivals
 from hiddenscope.embeddings.neighbors import nearest_slices
-from hiddenscope.embeddings.placing import nearest_landmarks, place, placer_of
-from hiddenscope.embeddings.refinement import EPOCHS, RANKS, edges_to, refine, slice_mates
+from hiddenscope.embeddings.placing import landmark_means, nearest_landmarks
+from hiddenscope.embeddings.refinement import EPOCHS, RANKS, refine, slice_mates
 from hiddenscope.embeddings.streaming import StreamingSolution, embed_nodes
 from hiddenscope.embeddings.succession import Succession, renew_landmarks
 from hiddenscope.embeddings.threads import one_blas_thread
-from hiddenscope.embeddings.transitions import interpolate, landmark_graph, landmark_operator
+from hiddenscope.embeddings.transitions import landmark_graph, landmark_operator
 from hiddenscope.embeddings.unit_rows import Float32Array, UnitRows, unit_rows
 from hiddenscope.trace import FloatArray
 
@@ -51,11 +56,12 @@ EASING = 0.5
 LARGEST_MOVE = 0.25
 """Largest move of a shown node in one epoch, in standard deviations of the picture."""
 EXACT_PAIRS = 30_000_000
+REFINED_NODES = 24_000
+"""Nodes that are refined in one epoch: the new ones, and others in turn."""
 FULL_SPECTRUM_EVERY = 4
 _SCALE_PAIRS = 20_000
-_SLACK = 1.1  # neighbors may have left the computation
 _NEGLIGIBLE = 1e-4
-_FAR = 1e18
+_GOLDEN = 0.6180339887498949
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,8 @@ class LiveSettings:
     """What stays the same from epoch to epoch; names and meanings as in `hiddenscope.embeddings.streaming`.
 
     Attributes:
-        max_slices: slices that take part in the computation at most; None lets the cost grow with the history.
+        max_slices: slices that landmarks and bandwidth are taken from at most; None lets the cost grow with the
+            history.
     """
 
     n_components: int = 3
@@ -89,7 +96,7 @@ class LiveReport:
         moved: median move of the nodes shown before, in standard deviations of the picture, and ``moved_most``.
         lag: root mean square distance from the shown nodes to their targets, in standard deviations.
         renewed: landmarks exchanged or added.
-        slices: that took part.
+        slices: that landmarks and bandwidth were taken from.
     """
 
     bandwidth: float
@@ -112,14 +119,13 @@ class LivePicture:
         settings: as given at the start.
         shown: shape (slice, unit, component): what to draw; NaN for excluded nodes.
         target: shape (slice, unit, component): where the nodes are heading.
-        plain: shape (slice, unit, component): the target before refinement.
+        nodes: shape (slice, unit, feature): normalized responses.
         labels: shape (slice, unit): landmark of each node, -1 for excluded nodes.
-        reach: shape (slice, unit): how far a node's attracting neighbors were, where to look for them again.
-        vectors: shape (landmark, vector): leading eigenvectors of the operator; none where all are needed.
-        nodes: shape (kept slice, unit, feature): normalized responses of the slices that take part.
-        kept: shape (kept slice,): which slices those are.
-        landmarks: of the nodes that take part.
+        near: who is near whom.
+        sample: shape (sampled slice,): the slices that landmarks and bandwidth are taken from.
+        landmarks: of the sampled nodes.
         landmark_positions: shape (landmark, component).
+        vectors: shape (landmark, vector): leading eigenvectors of the operator; none where all are needed.
         bandwidth: of the inter-step kernel.
         time: diffusion time.
         steps: how many times the picture was advanced.
@@ -129,14 +135,13 @@ class LivePicture:
     settings: LiveSettings
     shown: Float32Array
     target: Float32Array
-    plain: Float32Array
-    labels: npt.NDArray[np.int32]
-    reach: Float32Array
-    vectors: Float32Array
     nodes: Float32Array
-    kept: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int32]
+    near: Neighborhoods
+    sample: npt.NDArray[np.int64]
     landmarks: Landmarks
     landmark_positions: Float32Array
+    vectors: Float32Array
     bandwidth: float
     time: int
     steps: int
@@ -151,12 +156,11 @@ def begin(
     Args:
         nodes: normalized, shape (slice, unit, feature), at least 2 complete slices.
         settings: of this and every later step.
-        solution: of these nodes, if they have been solved already; it is taken where all slices take part.
+        solution: of these nodes, if they have been solved already.
     """
     chosen = settings or LiveSettings()
-    kept = _sample(len(nodes), len(nodes), chosen, 0)
-    known = np.asarray(nodes[kept], np.float32)
-    if solution is None or len(kept) < len(nodes):
+    known = np.asarray(nodes, np.float32)
+    if solution is None:
         solution = embed_nodes(
             known,
             n_components=chosen.n_components,
@@ -170,17 +174,15 @@ def begin(
             seed=chosen.seed,
         )
     graph = solution.graph
-    width, time = solution.bandwidth.value, solution.diffusion_time
-    report = LiveReport(width, width, time, time, solution.placement.stress, 0.0, 0.0, 0.0, 0, len(kept))
-    picture = LivePicture(
-        chosen, solution.positions, solution.positions, graph.rows.to_nodes(solution.plain),
-        _labels(graph.rows, graph.landmarks), np.full(graph.rows.index.shape, _FAR, np.float32),
-        np.empty((len(graph.landmarks.centers), 0), np.float32), known, np.arange(len(kept)), graph.landmarks,
-        solution.placement.positions, width, time, 0, report,
+    rows, landmarks, width, time = graph.rows, graph.landmarks, solution.bandwidth.value, solution.diffusion_time
+    with one_blas_thread():
+        near = neighborhoods(rows, *nearest_slices(rows, None if graph.on_nodes else landmarks, max(RANKS)))
+    report = LiveReport(width, width, time, time, solution.placement.stress, 0.0, 0.0, 0.0, 0, len(known))
+    return LivePicture(
+        chosen, solution.positions, solution.positions, known, _labels(rows, landmarks.labels), near,
+        _sample(len(known), len(known), chosen, 0), landmarks, solution.placement.positions,
+        np.empty((len(landmarks.centers), 0), np.float32), width, time, 0, report,
     )  # fmt: skip
-    if len(kept) == len(nodes):
-        return picture
-    return _with_all_slices(picture, np.asarray(nodes, np.float32), kept)
 
 
 def advance(picture: LivePicture, nodes: FloatArray) -> LivePicture:
@@ -200,18 +202,18 @@ def advance(picture: LivePicture, nodes: FloatArray) -> LivePicture:
             f"has, got {fresh.shape[1]} and {fresh.shape[2]}"
         )
     if not np.isfinite(fresh[..., 0]).any():
-        return _with_nothing_new(picture, len(fresh))
+        return _with_nothing_new(picture, fresh)
     with one_blas_thread():
         return _advance(picture, fresh)
 
 
 def _advance(picture: LivePicture, fresh: Float32Array) -> LivePicture:
     settings, steps = picture.settings, picture.steps + 1
-    before = len(picture.shown)
-    kept = np.concatenate([picture.kept, np.arange(before, before + len(fresh))])
-    staying = _sample(len(kept), len(fresh), settings, steps)
-    known, kept = np.concatenate([picture.nodes, fresh])[staying], kept[staying]
-    rows = unit_rows(known)
+    before, total = len(picture.nodes), len(picture.nodes) + len(fresh)
+    nodes = np.concatenate([picture.nodes, fresh])
+    candidates = np.concatenate([picture.sample, np.arange(before, total)])
+    sample = candidates[_sample(len(candidates), len(fresh), settings, steps)]
+    rows = unit_rows(nodes[sample])
 
     counts = np.diff(rows.offsets)
     knn = int(counts[counts > 1].min(initial=settings.inter_knn + 1)) - 1  # not above what the smallest unit has
@@ -219,10 +221,11 @@ def _advance(picture: LivePicture, fresh: Float32Array) -> LivePicture:
     width = _limited(measured, picture.bandwidth, BANDWIDTH_RATE)
     intra = intra_kernel(rows, knn=settings.intra_knn, decay=settings.decay)
 
-    former = _padded(picture.plain, len(fresh))[kept]
+    labels = _padded_labels(picture.labels, len(fresh))
+    here = rows.from_nodes(labels[sample][..., None])[:, 0]
     succession = renew_landmarks(
-        rows, rows.from_nodes(former), kept >= before, picture.landmarks, picture.landmark_positions,
-        n_landmark=settings.n_landmark, renewal=RENEWAL,
+        rows, np.where(here[:, None] >= 0, picture.landmark_positions[here], np.float32(np.nan)), sample >= before,
+        picture.landmarks, picture.landmark_positions, n_landmark=settings.n_landmark, renewal=RENEWAL,
     )  # fmt: skip
     graph = landmark_graph(rows, intra, succession.landmarks, bandwidth=width, sums="auto", most_pairs=EXACT_PAIRS)
     operator = landmark_operator(graph)
@@ -235,25 +238,32 @@ def _advance(picture: LivePicture, fresh: Float32Array) -> LivePicture:
     distances = potential_distances(decomposition, operator.degrees, t=time, gamma=settings.gamma)
     landmark_positions, stress = _settle(distances, succession, seed=settings.seed + steps)
 
-    plain_rows = interpolate(graph, landmark_positions)
-    reach = _unknown_reach(picture.reach, len(fresh))
-    target_rows, reach[kept] = _settle_nodes(picture, rows, kept, before, reach[kept], plain_rows, steps)
-    labels = _padded_labels(picture.labels, len(fresh))
-    riding = _ride(picture, succession, landmark_positions, len(fresh))
-    target, plain = riding.copy(), _padded(picture.plain, len(fresh))
-    target[kept], plain[kept] = rows.to_nodes(target_rows), rows.to_nodes(plain_rows)
     labels = _follow(labels, succession)
-    labels[kept] = _labels(rows, succession.landmarks)
+    labels[sample] = _labels(rows, succession.landmarks.labels)
+    target = _ride(picture, succession, landmark_positions, len(fresh))
+    near = with_arrivals(picture.near, nodes)
+    active = _active(total, len(fresh), rows.n_units, steps)
+    moving = unit_rows(nodes[active])
+    own = nearest_landmarks(moving, succession.landmarks)
+    labels[active] = _labels(moving, own)
+    if graph.on_nodes and len(moving.values) == len(landmark_positions):
+        anchors = landmark_positions
+    else:
+        anchors = landmark_means(
+            moving, succession.landmarks, own, landmark_positions,
+            bandwidth=width, intra_knn=settings.intra_knn, decay=settings.decay,
+        )  # fmt: skip
+    target[active] = moving.to_nodes(_settle_nodes(picture, moving, active, near, anchors, target, steps))
     shown = _ease(picture, target, labels, before)
 
     report = _report(picture, shown, target, before)
     report = replace(
         report, bandwidth=width, measured_bandwidth=measured, time=time, measured_time=wanted, stress=stress,
-        renewed=int(np.sum(succession.ancestors < 0)), slices=len(kept),
+        renewed=int(np.sum(succession.ancestors < 0)), slices=len(sample),
     )  # fmt: skip
     return LivePicture(
-        settings, shown, target, plain, labels, reach, _leading(decomposition, time), known, kept,
-        succession.landmarks, landmark_positions, width, time, steps, report,
+        settings, shown, target, nodes, labels, near, sample, succession.landmarks, landmark_positions,
+        _leading(decomposition, time), width, time, steps, report,
     )  # fmt: skip
 
 
@@ -282,29 +292,33 @@ def _turned_onto(positions: Float32Array, former: Float32Array, common: npt.NDAr
 def _settle_nodes(
     picture: LivePicture,
     rows: UnitRows,
-    kept: npt.NDArray[np.int64],
-    before: int,
-    reach: Float32Array,
-    plain: Float32Array,
+    active: npt.NDArray[np.int64],
+    near: Neighborhoods,
+    anchors: Float32Array,
+    target: Float32Array,
     steps: int,
-) -> tuple[Float32Array, Float32Array]:
-    """Targets of the nodes that take part: their former shift from the mean of the landmarks, then a few rounds.
-
-    Returned with the reach of every node, shape (slice, unit), by which the next step finds its neighbors faster.
-    """
-    if not picture.settings.refine or plain.std() == 0:
-        return plain, reach
-    old = kept < before
-    shifts = np.zeros((len(kept), *picture.target.shape[1:]), np.float32)
-    shifts[old] = picture.target[kept[old]] - picture.plain[kept[old]]
-    start = plain + np.nan_to_num(rows.from_nodes(shifts))
-    within = rows.from_nodes(reach[..., None] * np.float32(_SLACK))[:, 0]
-    found, distances = nearest_slices(rows, None, max(RANKS), within=within)
-    settled = refine(
-        rows, plain, edges_to(found), slice_mates(rows),
-        epochs=REFINEMENT_ROUNDS, start=start, seed=picture.settings.seed + steps,
+) -> Float32Array:
+    """Targets of the active nodes after a few rounds among all others, which stay where they are."""
+    if not picture.settings.refine or anchors.std() == 0:
+        return anchors
+    there = rows.from_nodes(target[active])
+    start = np.where(np.isfinite(there), there, anchors)
+    placed = target.copy()
+    placed[active] = rows.to_nodes(start)
+    edges, around = surroundings(near, rows, active, placed)
+    return refine(
+        rows, anchors, edges, slice_mates(rows),
+        epochs=REFINEMENT_ROUNDS, start=start, around=around, seed=picture.settings.seed + steps,
     )  # fmt: skip
-    return settled, rows.to_nodes(distances.max(axis=1)[:, None])[..., 0]
+
+
+def _active(total: int, fresh: int, n_units: int, steps: int) -> npt.NDArray[np.int64]:
+    """Which slices are refined in this step: the new ones, and a share of the others that changes from step to step."""
+    room = max(REFINED_NODES // n_units - fresh, fresh)
+    if total - fresh <= room:
+        return np.arange(total)
+    turn = np.mod(np.arange(total - fresh) * np.sqrt(2) - steps * _GOLDEN, 1) < room / (total - fresh)
+    return np.concatenate([np.flatnonzero(turn), np.arange(total - fresh, total)])
 
 
 def _spectrum(picture: LivePicture, symmetric: Float32Array, succession: Succession, steps: int) -> Spectrum:
@@ -386,10 +400,10 @@ def _limited_steps(wanted: int, former: int) -> int:
     return int(np.clip(wanted, former - room, former + room))
 
 
-def _labels(rows: UnitRows, landmarks: Landmarks) -> npt.NDArray[np.int32]:
+def _labels(rows: UnitRows, of_rows: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
     labels = np.full(rows.index.shape, -1, np.int32)
     units = np.repeat(np.arange(rows.n_units), np.diff(rows.offsets))
-    labels[rows.slices, units] = landmarks.labels
+    labels[rows.slices, units] = of_rows
     return labels
 
 
@@ -401,40 +415,18 @@ def _padded_labels(labels: npt.NDArray[np.int32], count: int) -> npt.NDArray[np.
     return np.concatenate([labels, np.full((count, labels.shape[1]), -1, np.int32)])
 
 
-def _with_nothing_new(picture: LivePicture, count: int) -> LivePicture:
-    """The picture with ``count`` slices more, none of which has a node: what is shown goes on toward its target."""
-    target, labels = _padded(picture.target, count), _padded_labels(picture.labels, count)
+def _with_nothing_new(picture: LivePicture, fresh: Float32Array) -> LivePicture:
+    """The picture with slices more, none of which has a node: what is shown goes on toward its target."""
+    target, labels = _padded(picture.target, len(fresh)), _padded_labels(picture.labels, len(fresh))
     shown = _ease(picture, target, labels, len(picture.shown))
+    nodes = np.concatenate([picture.nodes, fresh])
     return replace(
         picture,
         shown=shown,
         target=target,
-        plain=_padded(picture.plain, count),
+        nodes=nodes,
         labels=labels,
-        reach=_unknown_reach(picture.reach, count),
+        near=with_arrivals(picture.near, nodes),
         steps=picture.steps + 1,
         report=replace(_report(picture, shown, target, len(picture.shown)), renewed=0),
     )
-
-
-def _unknown_reach(reach: Float32Array, count: int) -> Float32Array:
-    return np.concatenate([reach, np.full((count, reach.shape[1]), _FAR, np.float32)])
-
-
-def _with_all_slices(picture: LivePicture, nodes: Float32Array, kept: npt.NDArray[np.int64]) -> LivePicture:
-    """A first picture of a sample of the slices, with the others placed in it."""
-    settings, rows = picture.settings, unit_rows(picture.nodes)
-    guide = placer_of(
-        rows, picture.landmarks, picture.landmark_positions, rows.from_nodes(picture.shown),
-        bandwidth=picture.bandwidth, intra_knn=settings.intra_knn, decay=settings.decay,
-    )  # fmt: skip
-    shown = place(guide, nodes)
-    shown[kept] = picture.shown
-    plain = place(replace(guide, shifts=np.zeros_like(guide.shifts)), nodes)
-    plain[kept] = picture.plain
-    labels = np.full(nodes.shape[:2], -1, np.int32)
-    everyone = unit_rows(nodes)
-    units = np.repeat(np.arange(everyone.n_units), np.diff(everyone.offsets))
-    labels[everyone.slices, units] = nearest_landmarks(everyone, picture.landmarks)
-    reach = _unknown_reach(picture.reach[:0], len(nodes))
-    return replace(picture, shown=shown, target=shown, plain=plain, labels=labels, reach=reach, kept=kept)

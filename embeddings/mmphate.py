@@ -236,8 +236,8 @@ class MMPHATE(BaseEstimator):
     def drift(self) -> float:
         """How far `partial_fit` has strayed: 1 less the Procrustes correlation of its target with a fit made anew.
 
-        0 right after a `fit`. The new fit is of the slices that take part, and costs as much; when the drift is large,
-        or the bandwidth of ``live_.report`` lags behind the measured one, fit the whole trace again.
+        0 right after a `fit`. The new fit is of all epochs, and costs as much as any; when the drift is large, or the
+        bandwidth of ``live_.report`` lags behind the measured one, fit the whole trace again.
 
         Raises:
             NotFittedError: before `fit`.
@@ -246,7 +246,7 @@ class MMPHATE(BaseEstimator):
         if self.live_ is None:
             return 0.0
         anew = self._stream(self.live_.nodes, self._seed)
-        return 1 - procrustes_correlation(self.live_.target[self.live_.kept], anew.positions)
+        return 1 - procrustes_correlation(self.live_.target, anew.positions)
 
     def _placer(self) -> Placer:
         """What places other nodes, prepared once for every state of the picture."""
@@ -258,12 +258,12 @@ class MMPHATE(BaseEstimator):
         if self.live_ is None:
             self._guide = placer(self._streamed(), intra_knn=self.intra_knn, decay=self.decay)
             return self._guide
-        rows = unit_rows(self.live_.nodes)
+        rows = unit_rows(self.live_.nodes[self.live_.sample])
         self._guide = placer_of(
             rows,
             self.live_.landmarks,
             self.live_.landmark_positions,
-            rows.from_nodes(self.live_.shown[self.live_.kept]),
+            rows.from_nodes(self.live_.shown[self.live_.sample]),
             bandwidth=self.live_.bandwidth,
             intra_knn=self.intra_knn,
             decay=self.decay,

@@ -109,14 +109,37 @@ def place(placer: Placer, nodes: FloatArray) -> Float32Array:
     return rows.to_nodes(positions)
 
 
+def landmark_means(
+    rows: UnitRows,
+    landmarks: Landmarks,
+    labels: IntArray,
+    positions: Float32Array,
+    *,
+    bandwidth: float,
+    intra_knn: int,
+    decay: float,
+) -> Float32Array:
+    """Affinity-weighted means of the landmarks, a node counted as one more member of the nearest of them.
+
+    Args:
+        rows: the nodes, which need not be those the landmarks were chosen from.
+        landmarks: of some nodes of the same units.
+        labels: shape (row,): which landmark each node is counted to (`nearest_landmarks`).
+        positions: shape (landmark, component).
+        bandwidth: of the inter-step kernel.
+        intra_knn: of the intra-step kernel.
+        decay: of the intra-step kernel.
+    """
+    joined = Landmarks(landmarks.centers, landmarks.offsets, landmarks.sizes, labels)
+    intra = intra_kernel(rows, knn=intra_knn, decay=decay)
+    return interpolate(LandmarkGraph(rows, intra, joined, bandwidth, "placed", None), positions)
+
+
 def _landmark_means(placer: Placer, rows: UnitRows) -> Float32Array:
-    """Affinity-weighted means of the landmarks, a node counted as one more member of the nearest of them."""
-    known = placer.landmarks
-    labels = nearest_landmarks(rows, known)
-    joined = Landmarks(known.centers, known.offsets, known.sizes, labels)
-    intra = intra_kernel(rows, knn=placer.intra_knn, decay=placer.decay)
-    graph = LandmarkGraph(rows, intra, joined, placer.bandwidth, "placed", None)
-    return interpolate(graph, placer.landmark_positions)
+    return landmark_means(
+        rows, placer.landmarks, nearest_landmarks(rows, placer.landmarks), placer.landmark_positions,
+        bandwidth=placer.bandwidth, intra_knn=placer.intra_knn, decay=placer.decay,
+    )  # fmt: skip
 
 
 def nearest_landmarks(rows: UnitRows, landmarks: Landmarks) -> IntArray:

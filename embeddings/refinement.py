@@ -75,6 +75,20 @@ class SliceMates:
     distances: Float32Array
 
 
+@dataclass(frozen=True)
+class Surroundings:
+    """Nodes that stay where they are while the rows among them are refined.
+
+    Attributes:
+        positions: shape (other, component).
+        repelling: per unit, the nodes that may be drawn to repel: numbers below the number of rows are rows, higher
+            ones, less the number of rows, are others.
+    """
+
+    positions: Float32Array
+    repelling: tuple[IntArray, ...]
+
+
 def inter_edges(
     rows: UnitRows,
     landmarks: Landmarks | None,
@@ -129,6 +143,7 @@ def refine(
     epochs: int = EPOCHS,
     seed: int = 0,
     start: Float32Array | None = None,
+    around: Surroundings | None = None,
     rate: float = RATE,
 ) -> Float32Array:
     """Move the nodes until near slices and near units are near in the picture.
@@ -141,6 +156,7 @@ def refine(
         epochs: rounds in which every node moves once; the step shrinks linearly to 0.
         seed: of the slices that repel.
         start: shape (row, component): where the nodes are now, if not at their anchors.
+        around: nodes that stay where they are and take part in the forces; edges count them after the rows.
         rate: size of the first step.
 
     Returns:
@@ -158,7 +174,11 @@ def refine(
     scale = np.float32(SPREAD / spread)
     home = _in_three((anchors - center) * scale)
     old = home.copy() if start is None else _in_three((start - center) * scale)
-    new = np.empty_like(old)
+    repelling = np.split(np.arange(len(old), dtype=np.int32), rows.offsets[1:-1])
+    if around is not None:
+        old = np.concatenate([old, _in_three((around.positions - center) * scale)])
+        repelling = list(around.repelling)
+    new = old.copy()
     counts = np.diff(rows.offsets)
     tasks = [(unit, *part) for unit in range(rows.n_units) for part in ranges(int(counts[unit]), _ROWS_PER_TASK)]
     schedule = DRAWS if len(anchors) <= MANY_NODES else DRAWS_WHEN_MANY
@@ -167,9 +187,9 @@ def refine(
 
     def move(task: tuple[int, int, int], draws: int, key: np.uint64, step: np.float32) -> None:
         unit, start, stop = task
-        first, last = int(rows.offsets[unit]), int(rows.offsets[unit + 1])
+        first = int(rows.offsets[unit])
         _move(old, new, home, edges.starts, edges.neighbors, mates.mates, by_mate, meant,
-              first, last - first, first + start, first + stop, draws, key, step)  # fmt: skip
+              repelling[unit], first + start, first + stop, draws, key, step)  # fmt: skip
 
     for epoch in range(epochs):
         key = np.uint64(seed * 1_000_003 + epoch)
@@ -177,7 +197,7 @@ def refine(
         draws = schedule[epoch * len(schedule) // epochs]
         run_blocks(functools.partial(move, draws=draws, key=key, step=step), tasks)
         old, new = new, old
-    return np.asarray(old[:, :components] / scale + center, np.float32)
+    return np.asarray(old[: len(anchors), :components] / scale + center, np.float32)
 
 
 def _in_three(positions: Float32Array) -> Float32Array:
@@ -336,8 +356,8 @@ def _hold_slices(old, begin, end, mates, distances, meant, stress, away, force):
 
 
 @compiled
-def _move(old, new, home, starts, neighbors, mates, distances, meant, first, count, begin, end, draws, key, step):  # type: ignore[no-untyped-def]
-    """Move rows ``begin`` to ``end`` of the unit that owns ``count`` rows from ``first`` on."""
+def _move(old, new, home, starts, neighbors, mates, distances, meant, repelling, begin, end, draws, key, step):  # type: ignore[no-untyped-def]
+    """Move rows ``begin`` to ``end`` of a unit, of whose nodes those named ``repelling`` may be drawn to repel."""
     xs, ys, zs = np.empty(draws, np.float32), np.empty(draws, np.float32), np.empty(draws, np.float32)
     most = 0
     for i in range(begin, end):
@@ -351,7 +371,7 @@ def _move(old, new, home, starts, neighbors, mates, distances, meant, first, cou
         stop = min(start + BLOCK, end)
         for draw in range(draws):
             counter = (np.uint64(start) << np.uint64(12)) + np.uint64(draw) + (key << np.uint64(44))
-            drawn = old[first + np.int64(_scrambled(counter) % np.uint64(count))]
+            drawn = old[repelling[np.int64(_scrambled(counter) % np.uint64(len(repelling)))]]
             xs[draw], ys[draw], zs[draw] = drawn[0], drawn[1], drawn[2]
         _hold_slices(old, start, stop, mates, distances, meant, stress, away, held)
         for i in range(start, stop):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
 from engine_examples import correlation, recurrent_trace
 from hiddenscope.embeddings import refinement
 from hiddenscope.embeddings.nodes import normalize
-from hiddenscope.embeddings.refinement import inter_edges, refine, refine_nodes, slice_mates
+from hiddenscope.embeddings.refinement import Edges, Surroundings, inter_edges, refine, refine_nodes, slice_mates
 from hiddenscope.embeddings.streaming import StreamingSolution, embed_nodes
 from hiddenscope.embeddings.unit_rows import UnitRows, unit_rows
 
@@ -136,3 +138,15 @@ def test_many_units_keep_their_nearest_mates_when_mates_are_capped() -> None:
 def test_more_than_three_dimensions_are_refused() -> None:
     with pytest.raises(ValueError, match="refine=0"):
         embed_nodes(np.random.default_rng(0).normal(size=(9, 3, 4)), n_components=4, inter_knn=3)
+
+
+def test_fixed_nodes_attract_as_moving_ones_do_and_stay() -> None:
+    rows = unit_rows(normalize(recurrent_trace(4, 5, 4, 6)))
+    anchors = np.random.default_rng(0).normal(size=(len(rows.values), 3)).astype(np.float32)
+    edges, mates = inter_edges(rows, None, ranks=(1, 2)), slice_mates(rows)
+    free = refine(rows, anchors, edges, mates, epochs=1)
+    elsewhere = Edges(edges.starts, edges.neighbors + np.int32(len(anchors)))
+    around = Surroundings(anchors, tuple(np.arange(*ends, dtype=np.int32) for ends in pairwise(rows.offsets)))
+    held = refine(rows, anchors, elsewhere, mates, epochs=1, around=around)
+    np.testing.assert_array_equal(held, free)
+    assert np.abs(refine(rows, anchors, elsewhere, mates, epochs=9, around=around) - free).max() > 1e-3
