@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,9 +38,11 @@ class Budget:
 
 
 def choose(
-    sizes: dict[str, tuple[int, int, int]], budget: Budget, *, seed: int
+    sizes: Mapping[str, tuple[int, int, int]], budget: Budget, *, seed: int, kin: Mapping[str, str] | None = None
 ) -> dict[str, tuple[IntArray, IntArray]]:
     """Which steps and units to keep of layers whose sizes are (step, unit, sample).
+
+    Layers of the same ``kin`` (the cell states and gates of a layer) keep the same units where they have as many.
 
     Units are a seeded random choice; steps are evenly spaced and include the first and the last. Where all layers
     together exceed the megabytes, steps and units of every layer are thinned by the same factor.
@@ -56,7 +59,10 @@ def choose(
         factor = math.sqrt(budget.max_mb / needed)
         limits = {name: (_thinned(steps, factor), _thinned(units, factor)) for name, (steps, units) in limits.items()}
     return {
-        name: (evenly_spaced(sizes[name][0], steps), _random_units(name, sizes[name][1], units, seed))
+        name: (
+            evenly_spaced(sizes[name][0], steps),
+            _random_units((kin or {}).get(name, name), sizes[name][1], units, seed),
+        )
         for name, (steps, units) in limits.items()
     }
 
@@ -73,7 +79,7 @@ def evenly_spaced(count: int, keep: int) -> IntArray:
 
 
 def _random_units(name: str, count: int, keep: int, seed: int) -> IntArray:
-    """Each layer has its own choice, which does not depend on the other layers."""
+    """Each name has its own choice, which does not depend on the others."""
     if keep >= count:
         return np.arange(count, dtype=np.int64)
     own = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")

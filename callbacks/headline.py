@@ -9,7 +9,7 @@ from hiddenscope.callbacks.recorder import StateRecorder
 from hiddenscope.description import INPUTS, LayerDescription
 
 
-def headline(recorder: StateRecorder, schedule: str, location: str, logdir: str) -> str:
+def headline(recorder: StateRecorder, schedule: str, location: str, logdir: str, *, dtype: str) -> str:
     """One line: what is recorded, how much, where, and how to watch it."""
     recorded = [layer for layer in recorder.layers if layer.kind != INPUTS]
     layers = ", ".join(f"{layer.name} ({_extent(layer)})" for layer in recorded[:4])
@@ -17,7 +17,7 @@ def headline(recorder: StateRecorder, schedule: str, location: str, logdir: str)
         layers += f" and {len(recorded) - 4} more"
     return (
         f"hiddenscope: recording {layers} on {recorder.sample_count} sequences {schedule}, "
-        f"{recorder.bytes_per_epoch / 1e6:.2g} MB each{_without(recorder)}, in {shortened(location)}; "
+        f"{recorder.bytes_per_epoch(dtype) / 1e6:.2g} MB each{_without(recorder)}, in {shortened(location)}; "
         f"watch with: hiddenscope dashboard {shortened(logdir)}"
     )
 

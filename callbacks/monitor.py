@@ -30,6 +30,7 @@ from hiddenscope.callbacks.trainers import (
     all_callbacks,
     batches_per_epoch,
     builds_layers_late,
+    changes_batches,
     data_for_probe,
     is_dry_run,
     log_folder,
@@ -198,7 +199,7 @@ class HiddenStateMonitor(pl.Callback):
             return
         self._forget()
         others = [callback for callback in all_callbacks(trainer) if isinstance(callback, HiddenStateMonitor)]
-        self._prefix = numbered(others.index(self) + 1)
+        self._prefix = numbered(others.index(self) + 1 if self in others else 1)
         refuse_sharded_models(trainer)
         if builds_layers_late(pl_module):
             return
@@ -246,6 +247,13 @@ class HiddenStateMonitor(pl.Callback):
             loop_steps=self.loop_steps,
             **context,
         )
+        if self.forward is None and (hook := changes_batches(trainer, module)):
+            warnings.warn(
+                f"hiddenscope: {hook} changes batches on their way to the model, and the probe does not go through it; "
+                "give forward= to do with a batch what the model needs",
+                RecordingWarning,
+                stacklevel=2,
+            )
         layers = [layer.name for layer in self._recorder.layers if layer.kind != INPUTS]
         check_wanted(metrics_wanted(trainer), self._prefix, layers, probe.labels)
 
@@ -266,7 +274,8 @@ class HiddenStateMonitor(pl.Callback):
         self._name = name
         self._loaded = {"logdir": logdir, "name": name}
         if self.verbose:
-            print(headline(self._recorder, self.schedule.text, self._session.location, logdir), flush=True)
+            where = self._session.location
+            print(headline(self._recorder, self.schedule.text, where, logdir, dtype=self.dtype), flush=True)
 
     def _opened(self, name: str, logdir: str, start: float, model: str, label_names: list[str] | None) -> Session:
         assert self._recorder is not None

@@ -21,6 +21,7 @@ from hiddenscope.callbacks.layers import (
     Source,
     check_record,
     find_sources,
+    is_recurrent,
     named_modules,
     source_with,
 )
@@ -36,6 +37,9 @@ function from that module's output to such a tensor."""
 
 Forward = Callable[[nn.Module, Any], Any]
 """How to call the model with a probe batch; what it returns is ignored."""
+
+
+_INTERNALS = frozenset(("c", *LSTM_GATES, *GRU_GATES))
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,10 @@ class StateRecorder:
         around: context in which the model runs, such as autocast.
         prepare: last change to a batch before the model sees it, such as a cast.
 
+    Attributes:
+        layers: what is recorded.
+        left_out: recurrent layers that are not, though they were chosen, with the reason.
+
     Raises:
         RecordingError: there is no such layer, a layer returns nothing that could be recorded, or the model rejects
             the probe.
@@ -109,6 +117,7 @@ class StateRecorder:
         check_record(record)
         self._sources = _all_sources(model, layers, record, extract)
         self._units: dict[str, Tensor] = {}
+        self.left_out: dict[str, str] = {}
         self._call = self._find_call(forward)
         with self._looking():
             first = self._settle(self._raw())
@@ -116,18 +125,18 @@ class StateRecorder:
         self._units_chosen: dict[str, IntArray] = {}
         self._sizes = {name: _size(raw, loop_steps) for name, raw in first.items()}
         self.sample_count = next(iter(self._sizes.values()))[2]
-        for name, (steps, units) in choose(self._sizes, budget or Budget(), seed=seed).items():
+        kin = {name: self._kin(name) for name in first}
+        for name, (steps, units) in choose(self._sizes, budget or Budget(), seed=seed, kin=kin).items():
             self._steps_chosen[name], self._units_chosen[name] = steps, units
             if len(units) < self._sizes[name][1]:
                 self._units[name] = torch.from_numpy(units)
         self.layers = tuple(self._describe(name) for name in first)
         self.weights = weight_reader(self._sources, max_mb=(budget or Budget()).max_weights_mb)
 
-    @property
-    def bytes_per_epoch(self) -> int:
-        """Size of one record, the states as float32."""
-        states = sum(layer.steps.size * layer.units.size for layer in self.layers) * self.sample_count * 4
-        return states + self.weights.bytes_per_epoch
+    def bytes_per_epoch(self, dtype: str = "float32") -> int:
+        """Size of one record, the states as ``dtype``."""
+        states = sum(layer.steps.size * layer.units.size for layer in self.layers) * self.sample_count
+        return states * np.dtype(dtype).itemsize + self.weights.bytes_per_epoch
 
     def description(
         self,
@@ -175,7 +184,8 @@ class StateRecorder:
             values[layer.name] = _steps_of(found, self._steps_chosen[layer.name])
             if found.shape[1] > self._sizes[layer.name][0]:
                 dropped[layer.name] = found.shape[1] - self._sizes[layer.name][0]
-        return States(values, {layer.name: raw[layer.name].nonfinite for layer in self.layers}, dropped, weights)
+        nonfinite = {name: raw[name].nonfinite.to(found.device) for name, found in values.items()}
+        return States(values, nonfinite, dropped, weights)
 
     def _find_call(self, forward: Forward | None) -> Call:
         if forward is not None:
@@ -287,10 +297,28 @@ class StateRecorder:
         empty = [name for name, entry in raw.items() if 0 in entry.values.shape]
         if empty:
             raise RecordingError(f'layer "{empty[0]}" gave no states: shape {tuple(raw[empty[0]].values.shape)}')
-        return {name: entry for name, entry in raw.items() if name not in other}
+        kept = {name: entry for name, entry in raw.items() if name not in other}
+        for source in self._sources:
+            if is_recurrent(source.module) and not any(_belongs(name, source) for name in kept):
+                seen = [count for name, count in other.items() if _belongs(name, source)]
+                self.left_out[source.name] = (
+                    f"it sees {seen[0]} sequences where others see {expected}"
+                    if seen
+                    else "it takes no part in the forward of the probe, or has nothing of what record= asks for"
+                )
+        return kept
+
+    def _source_of(self, name: str) -> Source | None:
+        return next((source for source in self._sources if _belongs(name, source)), None)
+
+    def _kin(self, name: str) -> str:
+        """The layer of hidden states whose cell states or gates ``name`` is, else itself."""
+        source = self._source_of(name)
+        owner, _, quantity = name.rpartition(".")
+        return owner if source is not None and source.settings and quantity in _INTERNALS else name
 
     def _describe(self, name: str) -> LayerDescription:
-        source = next((source for source in self._sources if _belongs(name, source)), None)
+        source = self._source_of(name)
         units, total = self._units_chosen[name], self._sizes[name][1]
         labels: Any = units
         is_input = source is not None and name == f"{source.name}.{INPUTS}"
@@ -334,7 +362,7 @@ def _place_of(name: str, source: Source) -> dict[str, JSON]:
     if source.settings:  # one of torch's own
         parts = name.removeprefix(source.name).strip(".").split(".")
         levels = [int(part[1:]) for part in parts if part[:1] == "l" and part[1:].isdigit()]
-        quantities = [part for part in parts if part in ("c", INPUTS, *LSTM_GATES, *GRU_GATES)]
+        quantities = [part for part in parts if part in (INPUTS, *_INTERNALS)]
         place |= {"level": levels[0] if levels else 0, "quantity": quantities[0] if quantities else "h"}
     return {**place, **source.settings}
 
@@ -402,4 +430,6 @@ def _steps_of(values: Tensor, chosen: IntArray) -> Tensor:
     if len(there) < values.shape[1]:
         values = values.index_select(1, torch.from_numpy(there).to(values.device))
     values = _padded(values, steps=len(chosen))
+    if values.device.type not in ("cpu", "cuda"):
+        values = values.cpu()  # other devices do not know float64, which the scalars are computed in
     return values.permute(1, 2, 0).to(torch.float32, memory_format=torch.contiguous_format).contiguous()

@@ -83,6 +83,13 @@ class Session:
         description = recorder.description(
             model=model, label_names=label_names, token_names=token_names, settings=settings
         )
+        for name, reason in recorder.left_out.items():
+            warnings.warn(
+                f'hiddenscope: the recurrent layer "{name}" is not recorded: {reason}. forward= says how the model is '
+                "called, layers= which layers a recording is for",
+                RecordingWarning,
+                stacklevel=2,
+            )
         self._classes = memberships(description.labels)
         writer = SnapshotWriter.open(
             location,

@@ -55,9 +55,10 @@ def metrics_of(trainer: pl.Trainer) -> dict[str, float]:
 
 
 def metrics_wanted(trainer: pl.Trainer) -> dict[str, str]:
-    """The metrics that other callbacks, such as early stopping, wait for, with the class of the callback."""
-    found = {str(getattr(each, "monitor", None)): type(each).__name__ for each in all_callbacks(trainer)}
-    return {name: kind for name, kind in found.items() if name != "None"}
+    """The metrics without which other callbacks, such as early stopping, would fail, with the class of the callback."""
+    waiting = [each for each in all_callbacks(trainer) if getattr(each, "strict", True)]
+    found = {getattr(each, "monitor", None): type(each).__name__ for each in waiting}
+    return {name: kind for name, kind in found.items() if isinstance(name, str)}
 
 
 def logged_step(trainer: pl.Trainer) -> int:
@@ -140,8 +141,20 @@ def _looks_like_batch(parts: list[Any] | tuple[Any, ...]) -> bool:
 
 def builds_layers_late(module: pl.LightningModule) -> bool:
     """Whether the module has a ``setup`` or ``configure_model`` of its own, which may make layers after our setup."""
-    functions = [getattr(type(module), name, None) for name in ("setup", "configure_model", "configure_sharded_model")]
-    return any(f is not None and not f.__module__.startswith(("pytorch_lightning.", "lightning.")) for f in functions)
+    return any(_is_own(module, name) for name in ("setup", "configure_model", "configure_sharded_model"))
+
+
+def changes_batches(trainer: pl.Trainer, module: pl.LightningModule) -> str | None:
+    """The user's hook through which batches go before or after they are moved to the device, if there is one."""
+    owners = (module, getattr(trainer, "datamodule", None))
+    hooks = ("on_before_batch_transfer", "on_after_batch_transfer")
+    return next((f"{type(o).__name__}.{hook}" for o in owners for hook in hooks if _is_own(o, hook)), None)
+
+
+def _is_own(owner: object, hook: str) -> bool:
+    """Whether a hook is not one of Lightning's, which do nothing."""
+    function = getattr(type(owner), hook, None)
+    return function is not None and not function.__module__.startswith(("pytorch_lightning.", "lightning."))
 
 
 def refuse_sharded_models(trainer: pl.Trainer) -> None:

@@ -1,17 +1,21 @@
 """Looking at a model without touching it: whatever a probe forward changes is put back, even after an error.
 
 Put back are: the training flag of every submodule, attributes set or replaced during the forward (a stateful network
-keeps its last hidden state, say), buffers written in place (batch normalisation), the random state of torch, numpy and
-Python, the gradient mode, the autocast cache, and the stance of ``torch.compile``. Weights are not copied: a forward
-without gradients has no business writing them.
+keeps its last hidden state, say), what was put into lists, dicts and sets among them, buffers written in place (batch
+normalisation), the random state of torch, numpy and Python, the gradient mode, the autocast cache, and the stance of
+``torch.compile``. Weights are not copied: a forward without gradients has no business writing them.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
+import operator
 import random
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -19,6 +23,8 @@ import torch
 from torch import nn
 
 _REGISTRIES = ("_buffers", "_parameters", "_modules")
+_OWN = frozenset(nn.Module().__dict__)
+"""What every module has: the registries, and hooks."""
 
 
 @contextlib.contextmanager
@@ -84,6 +90,11 @@ def _attributes_of(module: nn.Module) -> Callable[[], None]:
     registries = {name: dict(attributes[name]) for name in _REGISTRIES}
     candidates = [*registries["_buffers"].values(), *attributes.values()]
     tensors = [tensor for tensor in candidates if isinstance(tensor, torch.Tensor) and _has_version(tensor)]
+    containers = [
+        (value, copy(value))
+        for name, value in attributes.items()
+        if name not in _OWN and type(value) in (list, dict, set, deque)
+    ]
     contents = [(tensor, tensor._version, tensor.detach().clone()) for tensor in tensors]
 
     def put_back() -> None:
@@ -95,6 +106,10 @@ def _attributes_of(module: nn.Module) -> Callable[[], None]:
             if registry.keys() != entries.keys() or any(registry[key] is not entries[key] for key in entries):
                 registry.clear()
                 registry.update(entries)
+        for container, held in containers:
+            if not _holds_the_same(container, held):
+                container.clear()
+                (container.update if isinstance(container, (dict, set)) else container.extend)(held)
         for tensor, version, content in contents:
             # Batch normalization writes its statistics without counting the version up. Asking a GPU whether anything
             # has changed would wait for it, so there the content is put back in any case.
@@ -102,6 +117,13 @@ def _attributes_of(module: nn.Module) -> Callable[[], None]:
                 tensor.copy_(content)
 
     return put_back
+
+
+def _holds_the_same(container: Any, held: Any) -> bool:
+    """Whether the very objects that were in a container are still there, in their order."""
+    now, before = ([*each.items()] if isinstance(each, dict) else [*each] for each in (container, held))
+    flat = [[*itertools.chain(*entries)] if isinstance(container, dict) else entries for entries in (now, before)]
+    return len(flat[0]) == len(flat[1]) and all(map(operator.is_, *flat))
 
 
 def _has_version(tensor: torch.Tensor) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import os
 import signal
@@ -143,6 +144,45 @@ def test_a_folder_that_disappears_costs_the_recording_only(undisturbed: Classifi
     model, said = fit_with_one_warning(tmp_path, monitor, At(1, lambda _: (tmp_path / "run").rename(tmp_path / "gone")))
     assert_same_weights(model, undisturbed)
     assert "stopped recording" in said
+    assert open_run(tmp_path / "gone").epochs.tolist()[:2] == [-1, 0]
+
+
+NO_ROOM = """
+import resource, signal, sys, warnings
+import torch
+torch.set_num_threads(1)
+from training_examples import fit
+import pytorch_lightning as pl
+from hiddenscope import HiddenStateMonitor, RecordingWarning
+
+class NoRoom(pl.Callback):
+    def on_train_epoch_end(self, trainer, module):
+        if trainer.current_epoch == 1:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
+
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    model, _ = fit(sys.argv[1], NoRoom(), HiddenStateMonitor(logdir=sys.argv[1], verbose=False), epochs=4)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+torch.save(model.state_dict(), sys.argv[1] + "/weights.pt")
+print([str(each.message) for each in caught if issubclass(each.category, RecordingWarning)])
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs limits of processes")
+def test_a_file_system_that_takes_no_more_costs_the_recording_only(undisturbed: Classifier, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", NO_ROOM, str(tmp_path)]
+    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    weights = torch.load(tmp_path / "weights.pt")
+    assert all(torch.equal(value, weights[name]) for name, value in undisturbed.state_dict().items())
+    (said,) = ast.literal_eval(done.stdout)
+    assert "cannot be written" in said
+    assert "File too large" in said
+    assert "epoch 1 and what follows is not recorded" in said
+    run = open_run(tmp_path)
+    assert run.epochs.tolist() == [-1, 0]
+    assert np.isfinite(run.trace("lstm").values).all()
 
 
 def test_a_forward_that_fails_on_the_probe_leaves_the_model_as_it_was(undisturbed: Classifier, tmp_path: Path) -> None:
@@ -250,7 +290,10 @@ def test_nan_states_are_recorded_and_flagged(tmp_path: Path) -> None:
         with torch.no_grad():
             module.lstm.weight_hh_l0[0] = float("nan")
 
+    spoiled, _ = fit(tmp_path / "plain", At(1, spoil), epochs=EPOCHS, limit_val_batches=0)
     model, said = fit_with_one_warning(tmp_path, HiddenStateMonitor(), At(1, spoil), limit_val_batches=0)
+    for name, value in spoiled.state_dict().items():
+        assert torch.equal(value.nan_to_num(), model.state_dict()[name].nan_to_num())
     assert "hidden states of lstm are NaN or infinite" in said
     run = open_run(tmp_path)
     assert run.epochs.tolist() == [-1, 0, 1, 2, 3]
@@ -270,11 +313,14 @@ def test_an_interrupted_training_writes_what_it_has(kind: str, tmp_path: Path) -
 
     raised = {"exception": ZeroDivisionError, "ctrl-c": SystemExit, "sigterm": SIGTERMException}[kind]
     handler = signal.getsignal(signal.SIGINT)
+    pl.seed_everything(0, verbose=False)
+    model = Classifier()
     try:
         with pytest.raises(raised):
-            fit(tmp_path, HiddenStateMonitor(strict=True), At(2, interrupt), epochs=50)
+            trainer(tmp_path, HiddenStateMonitor(strict=True), At(2, interrupt), epochs=50).fit(model, *loaders())
     finally:
         signal.signal(signal.SIGINT, handler)  # Lightning leaves Ctrl-C ignored
+    assert_same_weights(model, fit(tmp_path / "plain", epochs=3)[0])
     run = open_run(tmp_path)
     assert run.epochs.tolist() == [-1, 0, 1, 2]
     assert run.status == "interrupted"

@@ -99,7 +99,10 @@ def test_a_layer_that_takes_no_part_is_refused_by_name_and_left_out_otherwise() 
             super().__init__()
             self.idle = nn.GRU(3, 3)
 
-    assert [layer.name for layer in recorder(Idle()).layers] == ["stack.0", "stack.1"]
+    found = recorder(Idle())
+    assert [layer.name for layer in found.layers] == ["stack.0", "stack.1"]
+    assert list(found.left_out) == ["idle"]
+    assert "takes no part" in found.left_out["idle"]
     with pytest.raises(RecordingError, match='nothing could be recorded from "idle"'):
         recorder(Idle(), layers="idle")
     with pytest.raises(RecordingError, match="without the states that record= asks for"):
@@ -121,7 +124,9 @@ def test_a_layer_that_sees_other_sequences_is_left_out_or_refused() -> None:
             return out
 
     labeled = (X, torch.arange(6))
-    assert [layer.name for layer in recorder(Words(), labeled).layers] == ["words"]
+    found = recorder(Words(), labeled)
+    assert [layer.name for layer in found.layers] == ["words"]
+    assert found.left_out == {"letters": "it sees 54 sequences where others see 6"}
     with pytest.raises(RecordingError, match='"letters" sees 54 sequences where others see 6'):
         recorder(Words(), labeled, layers=["letters", "words"])
 
@@ -168,9 +173,18 @@ def test_large_layers_are_thinned_the_same_way_every_time() -> None:
     (layer,) = thinned.layers
     assert (layer.steps.tolist(), layer.units.size) == ([0, 3, 5, 8], 7)
     assert layer.units.tolist() == again.layers[0].units.tolist()
-    assert thinned.bytes_per_epoch == 4 * 7 * 6 * 4
+    assert thinned.bytes_per_epoch() == 2 * thinned.bytes_per_epoch("float16") == 4 * 7 * 6 * 4
     torch.testing.assert_close(thinned.read().values["lstm"], whole[layer.steps][:, layer.units], rtol=0, atol=0)
     assert recorder(model, budget=budget, seed=1).layers[0].units.tolist() != layer.units.tolist()
+
+
+def test_a_layer_its_cell_states_and_its_gates_are_thinned_to_the_same_units() -> None:
+    model = nn.LSTM(4, 50, num_layers=2, batch_first=True, bidirectional=True)
+    layers = recorder(model, record=("h", "c", "gates"), budget=Budget(max_units=7)).layers
+    chosen = {layer.name: layer.units.tolist() for layer in layers}
+    for level in ("lstm.l0", "lstm.l1"):
+        assert {tuple(units) for name, units in chosen.items() if name.startswith(level)} == {tuple(chosen[level])}
+    assert chosen["lstm.l0"] != chosen["lstm.l1"]
 
 
 @given(

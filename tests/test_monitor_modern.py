@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from hiddenscope import HiddenStateMonitor, open_run, record
+from hiddenscope import HiddenStateMonitor, RecordingWarning, open_run, record
 from hiddenscope.errors import RecordingError
 from training_examples import (
     FEATURES,
@@ -240,6 +240,24 @@ def test_the_trainer_of_the_other_package_works_as_well(tmp_path: Path) -> None:
     assert run.epochs.tolist() == [-1, 0, 1]
     assert run.labels is not None
     assert run.metrics()["loss"].notna().tolist() == [False, True, True]
+
+
+class Normalized(Classifier):
+    """Changes batches on their way to the device."""
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return [batch[0] * 2, batch[1]]
+
+
+def test_a_hook_that_changes_batches_is_warned_about_unless_forward_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.warns(RecordingWarning, match=r"Normalized\.on_after_batch_transfer changes batches.*give forward="):
+        trainer(tmp_path / "1", HiddenStateMonitor(strict=True), epochs=1).fit(Normalized(), *loaders())
+    model = Normalized()
+    monitor = HiddenStateMonitor(strict=True, forward=lambda module, batch: module(batch[0] * 2))
+    trainer(tmp_path / "2", monitor, epochs=1).fit(model, *loaders())
+    with torch.no_grad():
+        expected = model.lstm(sequences().tensors[0] * 2)[0].permute(1, 2, 0)
+    np.testing.assert_allclose(states_of_the_last_epoch(tmp_path / "2"), expected.numpy(), atol=1e-6)
 
 
 class LateLayers(Classifier):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from hiddenscope.callbacks.undisturbed import random_state_kept, undisturbed
 from hiddenscope.errors import RecordingError
 from recording_examples import CellLoop, StopsEarly
 
+x0 = torch.zeros(1)
+
 
 def everything_random() -> list[Any]:
     return [torch.rand(2).tolist(), np.random.rand(2).tolist(), random.random()]  # noqa: NPY002
@@ -40,6 +43,7 @@ class Restless(nn.Module):
         self.register_buffer("counter", torch.zeros(2))
         self.register_buffer("replaced", torch.zeros(2))
         self.plain, self.history, self.fails = torch.zeros(2), 0, False
+        self.seen, self.last, self.kinds, self.recent = [x0], {"x": x0}, {1}, deque([x0], maxlen=1)
         self.drop.eval()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -48,6 +52,10 @@ class Restless(nn.Module):
         self.replaced = torch.ones(2)
         self.plain += 1
         self.history += 1
+        self.seen.append(x)
+        self.last["x"] = self.last["y"] = x
+        self.kinds.add(2)
+        self.recent.append(x)
         self.novelty = "new"
         self.register_buffer("late", torch.ones(1))
         self.norm.train()
@@ -79,6 +87,8 @@ def test_whatever_a_forward_changes_is_put_back_even_after_an_error(fails: bool)
     assert model.state_dict().keys() == state.keys()
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     assert (model.plain.tolist(), model.history, hasattr(model, "novelty")) == ([0, 0], 0, False)
+    assert [len(model.seen), list(model.last), model.kinds, len(model.recent)] == [1, ["x"], {1}, 1]
+    assert all(held is x0 for held in (model.seen[0], model.last["x"], model.recent[0]))
     assert torch.is_grad_enabled()
     assert torch.is_autocast_cache_enabled()
 

@@ -20,7 +20,7 @@ from hiddenscope.callbacks.probe import as_probe
 from hiddenscope.callbacks.recorder import StateRecorder
 from hiddenscope.callbacks.weights import weight_reader
 from hiddenscope.errors import RecordingError
-from hiddenscope.locations import BRANCH, as_location, commit, open_repository
+from hiddenscope.locations import BRANCH, as_location, open_repository
 from hiddenscope.store import LayerDescription, ModuleDescription, RunDescription, Snapshot, SnapshotWriter
 from store_examples import assert_holds, description, snapshot, states, weights
 from training_examples import LIGHTNINGS_OWN_WARNINGS, Classifier, assert_same_weights, fit
@@ -163,7 +163,9 @@ def test_the_largest_modules_are_left_out_when_the_budget_is_small_and_the_headl
     recorder = StateRecorder(
         nn.GRU(4, 100, batch_first=True), as_probe(PROBE, max_samples=6, seed=0), budget=Budget(max_weights_mb=0.1)
     )
-    assert "without the weights of gru (0.13 MB), in" in headline(recorder, "every epoch", "here", "here")
+    assert "without the weights of gru (0.13 MB), in" in headline(
+        recorder, "every epoch", "here", "here", dtype="float32"
+    )
     with record(nn.GRU(4, 100, batch_first=True), PROBE, tmp_path, max_weights_mb=0.1, strict=True) as recording:
         recording.snapshot(0)
     assert open_run(tmp_path).weights() is None
@@ -298,7 +300,7 @@ class TestStore:
         root = zarr.open_group(session.store, mode="r+", zarr_format=3)
         for name in ("modules", "inputs"):
             del root.attrs[name]
-        commit(session, "as earlier versions wrote it", where=place)
+        session.commit("as earlier versions wrote it")
         with SnapshotWriter.open(place, description(), resume_after=0) as writer:
             writer.append(snapshot(1))
         run = open_run(tmp_path)

@@ -160,11 +160,15 @@ def continued(
     return session
 
 
-def commit(session: icechunk.Session, message: str, *, where: Location) -> str:
+def commit(session: icechunk.Session, message: str, *, lock: RepositoryLock, where: Location) -> str:
     """Commit and return the new version, or say that somebody else did so first."""
     try:
         return session.commit(message)
     except icechunk.ConflictError:
+        if lock.exclusive:
+            raise OSError(
+                f"{where} is not as its writer left it: it was removed, replaced, or written from another machine"
+            ) from None
         raise _overtaken(where) from None
 
 

@@ -103,7 +103,7 @@ class ResultStore:
                     check_format(root.attrs.asdict(), place)
             if not begun:
                 root.update_attributes({**format_attributes(), "results": []})
-                commit(session, "begin", where=place)
+                commit(session, "begin", lock=lock, where=place)
             return cls(place, repository, lock)
         except BaseException:
             lock.release()
@@ -162,7 +162,7 @@ class ResultStore:
             "stored_at": time.time(),
         }
         root.update_attributes({"results": [*(old for old in _entries(root) if old["path"] != path), entry]})
-        self._version = commit(session, f"{method} of {layer}", where=self.location)
+        self._version = commit(session, f"{method} of {layer}", lock=self._lock, where=self.location)
         if time.monotonic() - self._swept > _SWEEP_EVERY:
             self.sweep()
 

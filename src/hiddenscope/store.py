@@ -208,7 +208,7 @@ class SnapshotWriter:
                 for name in list(root):
                     del root[name]
                 write_description(root, description, dtype=dtype)
-                commit(session, "begin", where=place)
+                commit(session, "begin", lock=lock, where=place)
             with readable(place):
                 keep_to = -math.inf if resume_after is None else resume_after
                 return cls(place, description, repository, lock, keep_to=keep_to)
@@ -248,7 +248,7 @@ class SnapshotWriter:
             session = continued(self._repository, self._version, lock=self._lock, where=self.location)
             self._prepare(session, tables.names)
             set_entries(session, entries)
-            self._version = commit(session, f"epoch {snapshot.epoch:g}", where=self.location)
+            self._version = commit(session, f"epoch {snapshot.epoch:g}", lock=self._lock, where=self.location)
         self._tables, self._keep, self._status = tables, count, "training"
         if count % _TIDY == 0:
             give_back_memory()
@@ -303,7 +303,7 @@ class SnapshotWriter:
                         self._rename(root, tables.names)
                         set_entries(session, self._entries_of(tables, row))
                     root.update_attributes({"status": status})
-                    self._version = commit(session, status, where=self.location)
+                    self._version = commit(session, status, lock=lock, where=self.location)
                 self._tables, self._status = tables, status
         finally:
             lock.release()
