@@ -139,7 +139,9 @@ def test_the_whole_picture_is_the_same(device: str) -> None:
     one, two = (np.asarray(estimator.embedding_).reshape(-1, 3) for estimator in (compiled, other))
     np.testing.assert_array_equal(np.isnan(one), np.isnan(two))
     known = np.isfinite(one[:, 0])
-    assert 1 - correlation(one[known], two[known]) < 1e-3
+    assert 1 - correlation(compiled.solution_.plain, other.solution_.plain) < 1e-6
+    # 80 rounds of refinement magnify the last bits, by more on some processors than on others
+    assert 1 - correlation(one[known], two[known]) < 3e-3
     assert other.diffusion_time_ == compiled.diffusion_time_
     again = np.asarray(other.transform(trace)).reshape(-1, 3)
     assert correlation(again[known], two[known]) > 0.95
