@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -14,7 +16,7 @@ from urllib.parse import parse_qs
 import xarray as xr
 from dash import Dash, Input, Output, State, ctx, html, no_update
 
-from hiddenscope.dashboard import cloud, compare, figures, layout, words
+from hiddenscope.dashboard import cloud, compare, figures, layout, listing, words
 from hiddenscope.dashboard.cloud import look_of, picture_figure, with_method
 from hiddenscope.dashboard.library import Library, View, alive
 from hiddenscope.dashboard.panels import Panel, all_panels, strip
@@ -91,6 +93,9 @@ def _bring_news(app: Dash, library: Library, supervisor: Supervisor | None) -> N
             "extent": Output("extent", "data"),
             "units": Output("unit-table", "rowData"),
             "unit_columns": Output("unit-table", "columnDefs"),
+            "runs_rows": Output("runs-table", "rowData"),
+            "runs_columns": Output("runs-table", "columnDefs"),
+            "runs_room": Output("runs-table", "style"),
             "lower_style": Output("lower", "style"),
             "empty": Output("empty", "children"),
             "empty_style": Output("empty", "style"),
@@ -147,6 +152,10 @@ def _bring_news(app: Dash, library: Library, supervisor: Supervisor | None) -> N
             run = linked if linked in runs else next(iter(runs), None)
             asked_layer = layer or asked.get("layer", [None])[0]
             news["run"] = run
+        listing_at = seen.get("listing")
+        if panel == listing.RUNS and listing_at != (listing_now := _mark_of(runs, run)):
+            listing_at, rows = listing_now, listing.rows(library, run)
+            news |= {"runs_rows": rows, "runs_columns": listing.columns(rows), "runs_room": listing.room(len(rows))}
         if run is None:
             return news | _nothing_yet(library.logdir) | {"seen": {"runs": listed}}
         info = runs[run]
@@ -161,9 +170,8 @@ def _bring_news(app: Dash, library: Library, supervisor: Supervisor | None) -> N
         if layer != view.layer:
             news["layer"] = view.layer
         entry = library.worker(run)
-        if entry is not None and entry.state == "embedding" and not alive(entry.pid):
-            entry = None  # it was killed in the middle
-        news["status"] = _status(view, words.working(entry, view.layer, time.time()))
+        at_work = entry is not None and alive(entry.pid)  # else it was killed in the middle, and its word stayed
+        news["status"] = _status(view, words.working(entry, view.layer, time.time()) if at_work else "")
         news["notice"] = _notice(view, entry, supervisor)
         smoothing = min(max(0.0, float(smooth)), 0.99) if isinstance(smooth, int | float) and abs(smooth) <= 1 else 0.0
         beside_at = list(library.stored(run, view.layer, ("mmphate", "clusters", "phases")).values())
@@ -196,7 +204,7 @@ def _bring_news(app: Dash, library: Library, supervisor: Supervisor | None) -> N
             news["epochs"] = epochs
         if seen.get("picture") != picture_at:
 
-            def draw_picture() -> tuple[dict[str, Any], str]:
+            def draw_picture() -> tuple[dict[str, Any], list[Any]]:
                 figure = picture_figure(shown, look=wanted, clusters=clusters, waiting=waiting)
                 figure.layout.meta = {**(figure.layout.meta or {}), "look": replace(wanted, window=None).mark()}
                 return figure.to_dict(), cloud.note(shown, (figure.layout.meta or {}).get("note", ""), beside)
@@ -204,7 +212,7 @@ def _bring_news(app: Dash, library: Library, supervisor: Supervisor | None) -> N
             news["picture"], news["note"] = sketches.drawn(["picture", *picture_at], draw_picture)
             news["extent"] = _extent(shown)
         told = {"runs": listed, "layers": list(view.layers), "curves": curves_at, "picture": picture_at}
-        told |= {"units": units_at, "unit_columns": columns_told, "epochs": epochs_at}
+        told |= {"units": units_at, "unit_columns": columns_told, "epochs": epochs_at, "listing": listing_at}
         if told != seen:
             news["seen"] = told
             news |= {"empty_style": HIDDEN, "views_style": GRID, "transport_style": SHOWN, "lower_style": SHOWN}
@@ -283,19 +291,23 @@ def _listed(runs: dict[str, RunInfo]) -> list[dict[str, str]]:
     ]
 
 
+def _mark_of(runs: Mapping[str, RunInfo], shown: str | None) -> str:
+    """Differs when the list of runs does."""
+    told = [shown, *((name, info.version, info.status) for name, info in runs.items())]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+
+
 def _status(view: View, working: str) -> list[Any]:
     now = time.time()
     newest = float(view.epochs[-1]) if len(view.epochs) else None
     attributes = None if view.result is None else view.result.attrs
-    parts = [
-        html.B(words.STATUS.get(view.status, view.status)),
-        words.recorded(newest),
-        words.freshness(attributes, newest, now),
+    said: list[Any] = [html.B(words.STATUS.get(view.status, view.status)), f" \u00b7 {words.recorded(newest)}"]
+    fresh = words.freshness(attributes, newest, now)
+    beside = f"{fresh} \u00b7 {working}" if working else fresh
+    return [
+        html.Span(className=f"dot {view.status}"),
+        html.Div([html.Div(said), html.Div(beside, title=beside)], className="said"),
     ]
-    if working:
-        parts.append(working)
-    separated: list[Any] = [piece for part in parts for piece in (" \u00b7 ", part)][1:]
-    return [html.Span(className=f"dot {view.status}"), html.Span(separated)]
 
 
 def _extent(view: View) -> dict[str, Any] | None:

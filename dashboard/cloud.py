@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from html import escape
 from typing import Any
 
 import plotly.graph_objects as go
 import xarray as xr
+from dash import html
 
 from hiddenscope.dashboard import figures, words
 from hiddenscope.dashboard.desk import METHODS, Request
@@ -19,6 +22,7 @@ from hiddenscope.dashboard.figures.template import message
 from hiddenscope.dashboard.library import Library, View
 from hiddenscope.dashboard.picture import METHOD
 from hiddenscope.dashboard.supervisor import Supervisor
+from hiddenscope.dashboard.trust import gauges
 from hiddenscope.errors import HiddenscopeError
 
 COLORS = {
@@ -232,12 +236,14 @@ def coloring_of(
     return color, None, ""
 
 
-def note(view: View, shown: str, beside: str) -> str:
+def note(view: View, shown: str, beside: str) -> list[Any]:
     """What is said below the picture: how far to trust it, and what it leaves out."""
     if view.result is None:
-        return ""
-    parts = [words.fidelity(view.result.attrs), beside, words.left_out(view.result, shown, view.nodes)]
-    return " \u00b7 ".join(part for part in parts if part)
+        return []
+    parts = [beside, words.left_out(view.result, shown, view.nodes)]
+    said = html.Div(" \u00b7 ".join(part for part in parts if part))
+    measured = gauges(view.result.attrs)
+    return [said] if measured is None else [measured, said]
 
 
 def _range(value: object) -> Range:
@@ -254,7 +260,4 @@ def _numbers(value: object, count: int) -> list[float] | None:
 
 
 def _wrapped(text: str) -> str:
-    import html
-    import textwrap
-
-    return "<br>".join(textwrap.wrap(html.escape(text)[:400], 60))
+    return "<br>".join(textwrap.wrap(escape(text)[:400], 60))

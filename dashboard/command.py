@@ -71,9 +71,25 @@ def _interrupt_at_the_end_of_input() -> None:
 def serve(app: Dash, listener: socket.socket) -> Any:
     """The waitress server of a page; ``run`` it."""
     import waitress
+    from waitress.channel import HTTPChannel
+    from waitress.task import ErrorTask
+
+    from hiddenscope.dashboard.safety import HEADERS_OF_REFUSALS
+
+    class Refusal(ErrorTask):
+        """The answer to what is no HTTP: it never reaches the page, and carries its headers all the same."""
+
+        def execute(self) -> None:
+            self.response_headers += HEADERS_OF_REFUSALS
+            super().execute()
+
+    class Channel(HTTPChannel):
+        error_task_class = Refusal
 
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a short queue is no news
-    return waitress.create_server(app.server, sockets=[listener], threads=8, ident=None)
+    server = waitress.create_server(app.server, sockets=[listener], threads=8, ident=None)
+    server.channel_class = Channel
+    return server
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -181,7 +181,6 @@ def connect(app: Dash, library: Library, supervisor: Supervisor | None) -> None:
         Output("views", "className"),
         Output("compare-card", "style"),
         Output("compare-tick", "max_intervals"),
-        Output("lower", "className"),
         Input("compare", "value"),
     )
     browser(

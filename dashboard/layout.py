@@ -14,6 +14,7 @@ from hiddenscope.dashboard import cloud, compare
 from hiddenscope.dashboard.figures.template import FONT
 from hiddenscope.dashboard.panels import Panel
 from hiddenscope.dashboard.panels.strip import strip
+from hiddenscope.dashboard.trust import EXPLAINED
 
 TICK_MS = 1000
 COLORS = tuple({"value": value, "label": label} for value, label in cloud.COLORS.items())
@@ -23,6 +24,22 @@ _GRAPH: Any = {
     "modeBarButtonsToRemove": ["select2d", "lasso2d", "resetCameraLastSave3d", "autoScale2d"],
     "toImageButtonOptions": {"format": "png", "scale": 2},
 }
+_READ_EMBEDDING = (
+    "Each point is one hidden unit at one time step of the sequence, after one epoch. Points lie close when the units "
+    "respond alike to the probe's sequences, whatever the strength of their response.",
+    "By epoch: see the network leave its random start and settle. By step: see what reading a sequence does to the "
+    "units. By unit: see who goes together. By class: see which class a unit answers to most.",
+    "Neighborhoods can be read, distances between far islands cannot. "
+    "The bars below the picture say how far it can be trusted: " + EXPLAINED,
+    "Drag to turn, scroll to zoom, click a point to follow its unit through all views.",
+)
+_READ_CURVES = (
+    "The same epochs as curves, all on one axis. Click one to go to that epoch.",
+    "Intra-step entropy: how widely the units of one time step are spread in the embedding. It rises while units take "
+    "on different roles (shaded green: processing) and falls while they become alike (orange: compression).",
+    "Inter-step entropy: how widely one unit travels while it reads a sequence. A unit that stays low does the same "
+    "from the first step to the last.",
+)
 INDEX = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -76,7 +93,11 @@ def page(*, icon: str, panels: Sequence[Panel] = ()) -> Any:
                         children=[
                             _header(icon),
                             html.Div(id="notice", role="status"),
-                            html.Div(id="empty", className="empty", style={"display": "none"}),
+                            html.Div(
+                                html.Div(html.H2("Looking for runs \u2026"), className="card"),
+                                id="empty",
+                                className="empty",
+                            ),
                             html.Div(
                                 id="views",
                                 className="views",
@@ -99,9 +120,9 @@ def _header(icon: str) -> html.Header:
         className="bar",
         children=[
             html.Div([html.Img(src=icon, alt=""), "hiddenscope"], className="brand"),
-            _select("run", "run", 210, searchable=True),
+            _select("run", "run", None, searchable=True, className="run"),
             html.Span("\u25b8", className="crumb"),
-            _select("layer", "layer", 150),
+            _select("layer", "layer", None, className="layer"),
             compare.picker(),
             html.Div(className="grow"),
             html.Div(id="status", className="status", role="status"),
@@ -125,6 +146,7 @@ def _picture() -> html.Section:
                 className="card-head",
                 children=[
                     html.H2("Embedding"),
+                    _help("the embedding", *_READ_EMBEDDING),
                     _select("method", "method of the embedding", 112, data=_choices(), value="mmphate"),
                     html.Div(className="grow"),
                     html.Span("color", className="crumb"),
@@ -175,7 +197,7 @@ def _part() -> dmc.Popover:
     ]
     return dmc.Popover(
         [
-            dmc.PopoverTarget(dmc.Button("part", id="part", variant="default", size="xs", fw=400, px=10)),
+            dmc.PopoverTarget(dmc.Button("filter", id="part", variant="default", size="xs", fw=400, px=10)),
             dmc.PopoverDropdown(
                 [
                     *sliders,
@@ -200,6 +222,7 @@ def _curves() -> html.Section:
                 className="card-head",
                 children=[
                     html.H2("Over epochs"),
+                    _help("the curves", *_READ_CURVES),
                     html.Div(className="grow"),
                     html.Span("smooth", className="crumb"),
                     dmc.Slider(
@@ -252,6 +275,7 @@ def _transport() -> html.Div:
             ),
             html.Div("all epochs", id="epoch-label", className="epoch-label"),
             html.Button(id="focus-label", className="focus-label", title="forget what is picked (escape)", hidden=True),
+            html.Div(id="chosen", className="chosen"),
             dmc.Button(
                 "show all",
                 id="all-epochs",
@@ -327,15 +351,38 @@ def _unit_table() -> AgGrid:
     )
 
 
-def _select(name: str, label: str, width: int, **options: Any) -> dmc.Select:
+def _select(name: str, label: str, width: int | None, **options: Any) -> dmc.Select:
     return dmc.Select(
         id=name,
         size="xs",
-        w=width,
         allowDeselect=False,
         comboboxProps={"withinPortal": True},
+        **({} if width is None else {"w": width}),
         **{"aria-label": label},
         **options,
+    )
+
+
+def _help(about: str, *paragraphs: str) -> dmc.Popover:
+    """A question mark that explains a view to a newcomer."""
+    return dmc.Popover(
+        [
+            dmc.PopoverTarget(
+                dmc.ActionIcon(
+                    "?",
+                    variant="subtle",
+                    color="gray",
+                    size="sm",
+                    radius="xl",
+                    **{"aria-label": f"how to read {about}"},
+                )
+            ),
+            dmc.PopoverDropdown([html.P(text) for text in paragraphs], className="help"),
+        ],
+        width=420,
+        position="bottom-start",
+        withArrow=True,
+        shadow="md",
     )
 
 

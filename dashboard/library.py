@@ -20,12 +20,15 @@ import xarray as xr
 
 from hiddenscope.dashboard import journal
 from hiddenscope.dashboard.picture import METHOD
+from hiddenscope.errors import HiddenscopeError
 from hiddenscope.run import Run, RunInfo, find_runs, open_run
 
 KEPT_BYTES = 2**28
 """Results of one run that stay in memory; the one in use always does."""
 MOST_STATES = 20_000_000
 """A run of so many hidden states is embedded by PCA while the viewer waits: a second or so."""
+MOST_SHELVES = 8
+"""Runs that stay open, those looked at last; the others are opened again when they are wanted."""
 LISTING_SECONDS = 1.0
 REFRESH_SECONDS = 0.25
 
@@ -61,7 +64,8 @@ class Library:
         self._lock = threading.Lock()
         self._listed_at = -LISTING_SECONDS
         self._infos: dict[str, RunInfo] = {}
-        self._shelves: dict[str, _Shelf] = {}
+        self._shelves: OrderedDict[str, _Shelf] = OrderedDict()
+        self._final: dict[str, tuple[str, dict[str, float]]] = {}
 
     def runs(self) -> dict[str, RunInfo]:
         """Name to run, the newest first, those that cannot be read last; looked up at most once a second."""
@@ -145,7 +149,29 @@ class Library:
     def _shelf(self, name: str) -> _Shelf:
         info = self.runs()[name]
         with self._lock:
-            return self._shelves.setdefault(info.path, _Shelf(info))
+            shelf = self._shelves.setdefault(info.path, _Shelf(info))
+            self._shelves.move_to_end(info.path)
+            while len(self._shelves) > MOST_SHELVES:
+                self._shelves.popitem(last=False)
+            return shelf
+
+    def final_metrics(self, name: str) -> dict[str, float]:
+        """The last known value of each metric that the training logged, losses first; none where it cannot be read."""
+        info = self.runs().get(name)
+        if info is None or not info.epoch_count:
+            return {}
+        kept = self._final.get(info.path)
+        if kept is None or kept[0] != info.version:
+            try:
+                values = open_run(info.path).metrics().ffill().iloc[-1]
+            except (HiddenscopeError, OSError, ValueError):
+                return {}
+            own = [str(column) for column in values.index if not str(column).startswith("hiddenscope/")]
+            own.sort(key=lambda column: ("loss" not in column, column))
+            kept = (info.version, {column: float(values[column]) for column in own if np.isfinite(values[column])})
+            with self._lock:
+                self._final = {**self._final, info.path: kept}
+        return kept[1]
 
     def worker(self, name: str) -> journal.Entry | None:
         """What the worker of a run says, or None."""

@@ -19,6 +19,8 @@ METHOD = "mmphate"
 ANEW_NODES = 20_000
 """Up to so many nodes a picture is made anew with every epoch: that takes about two seconds."""
 FIDELITY_NEIGHBORS = 10
+LIVE_MEASURED = 20_000
+"""While a picture follows a training, so many of its newest nodes say how far it can be trusted."""
 LEAST_STEPS = 8
 """Fewer clouds of steps than this say little about a unit, so epochs are thinned before steps go below it."""
 
@@ -97,7 +99,7 @@ class Painter:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
             live = training and self._follow(run, layer, sizes)
-            fidelity = {} if live else self._begin_anew(run, layer, sizes)
+            fidelity = self._newest_measured(run, layer, sizes) if live else self._begin_anew(run, layer, sizes)
         embedding = named(self._estimator.embedding_)
         assert self._classes is not None
         dataset = xr.Dataset(
@@ -160,6 +162,14 @@ class Painter:
             self._epochs = np.zeros(0)
         return measured(trace, estimator.embedding_)
 
+    def _newest_measured(self, run: Run, layer: str, sizes: Mapping[str, int]) -> dict[str, float]:
+        """How far the newest epochs of a picture that follows can be trusted; the cost does not grow with the run."""
+        count = max(2, LIVE_MEASURED // (len(self._steps) * sizes["unit"]))
+        trace = run.trace(layer, epochs=run.epochs[-count:], steps=self._steps)
+        embedding = named(self._estimator.embedding_).sel(epoch=trace["epoch"].values)
+        found = measured(trace, embedding, n_queries=500)
+        return found | {"fidelity_epochs": float(trace.sizes["epoch"])} if found else {}
+
     def _remember(self, run: Run, layer: str) -> None:
         self._epochs, self._mark = run.epochs, run.fingerprint(layer)
 
@@ -217,13 +227,13 @@ def _mean(values: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def measured(trace: xr.DataArray, embedding: object) -> dict[str, float]:
+def measured(trace: xr.DataArray, embedding: object, *, n_queries: int = 2_000) -> dict[str, float]:
     """Neighbors kept within and across steps, with what chance would keep, estimated from some of the nodes."""
     from hiddenscope.embeddings.fidelity import neighborhood_preservation
 
     if min(trace.sizes["unit"], trace.sizes["epoch"] * trace.sizes["step"]) < FIDELITY_NEIGHBORS:
         return {}
-    kept = neighborhood_preservation(trace, named(embedding), k=FIDELITY_NEIGHBORS, n_queries=2_000)
+    kept = neighborhood_preservation(trace, named(embedding), k=FIDELITY_NEIGHBORS, n_queries=n_queries)
     found = {
         "fidelity_intra": kept.intra,
         "fidelity_intra_chance": kept.intra_chance,

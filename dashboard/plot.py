@@ -63,13 +63,17 @@ def run(recorded: Run, layer: str | None = None, *, dark: bool = False) -> tuple
     Raises:
         ValueError: no epoch is recorded, or the layer is unknown or left out where there are several.
     """
+    from hiddenscope.dashboard.showing import clusters_and_phases
+
     name = _layer(recorded, layer)
     result = recorded.results.get(name, METHOD)
     if result is None:
         result = picture(recorded, name)
+    clusters, phases = clusters_and_phases(recorded, name)
+    intra, inter = result["intra_step_entropy"], result["inter_step_entropy"]
     return (
         figures.embedding(result["embedding"], dark=dark),
-        figures.curves(recorded.metrics(), result["intra_step_entropy"], result["inter_step_entropy"], dark=dark),
+        figures.curves(recorded.metrics(), intra, inter, clusters=clusters, phases=phases, dark=dark),
     )
 
 

@@ -8,9 +8,9 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hiddenscope._version import __version__
 from hiddenscope.errors import HiddenscopeError, MissingExtraError
@@ -26,23 +26,34 @@ LARGEST = 12 * 2**20
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 _STYLE = """
-body { margin: 0 auto; max-width: 1080px; padding: 24px 20px 60px; background: #fff; color: #1c2530;
+body { margin: 0 auto; max-width: 1120px; padding: 28px 20px 60px; background: #fff; color: #1c2530;
   font: 15px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", Arial, sans-serif; }
-h1 { font-size: 26px; margin: 0 0 4px; letter-spacing: -0.01em; } h2 { font-size: 20px; margin: 40px 0 6px; }
-h3 { font-size: 16px; margin: 26px 0 4px; } p { margin: 6px 0 10px; max-width: 760px; } .muted { color: #5d6b7a; }
-table { border-collapse: collapse; margin: 12px 0; font-variant-numeric: tabular-nums; }
-td { padding: 3px 18px 3px 0; vertical-align: top; } td:first-child { color: #5d6b7a; }
+h1 { font-size: 26px; margin: 0 0 2px; letter-spacing: -0.01em; } h2 { font-size: 20px; margin: 36px 0 4px; }
+h3 { font-size: 16px; margin: 22px 0 2px; } p { margin: 4px 0 10px; max-width: 760px; } .muted { color: #5d6b7a; }
+.facts { max-width: none; } .tiles { display: flex; flex-wrap: wrap; gap: 8px; margin: 14px 0 6px; }
+.tile { border: 1px solid #e1e6ec; border-radius: 8px; padding: 7px 14px; min-width: 96px; }
+.tile span { display: block; color: #5d6b7a; font-size: 12px; } .tile b { font-size: 19px; font-weight: 600; }
+.tile b, .trust { font-variant-numeric: tabular-nums; }
+.trust { display: flex; flex-wrap: wrap; align-items: center; gap: 2px 18px; margin: 8px 0 2px; font-size: 14px; }
+.trust > span { display: inline-flex; align-items: center; white-space: nowrap; } .trust b { margin-right: 0.3em; }
+.gauge { position: relative; width: 90px; height: 7px; margin: 0 8px; border-radius: 4px; background: #e1e6ec; }
+.gauge i { position: absolute; inset: 0 auto 0 0; border-radius: 4px; background: #0b63a8; }
+.gauge u { position: absolute; top: -3px; bottom: -3px; width: 2px; background: #1c2530; }
+nav { margin: 12px 0 0; font-size: 14px; } nav a { color: #0b63a8; text-decoration: none; margin-right: 14px; }
+.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(440px, 1fr)); gap: 0 16px; }
+.pair section { min-width: 0; display: flex; flex-direction: column; } .pair .figure { margin-top: auto; }
 .figure { border: 1px solid #e1e6ec; border-radius: 8px; overflow: hidden; }
 @media print { .figure { break-inside: avoid; } }
 """
 _ABOUT = {
     "epoch": "Every point is one hidden unit at one time step of one training epoch. Points lie near each other when "
     "the units respond alike to the probe sequences. From dark to light: from the first epoch to the last.",
-    "step": "The same points by time step: where the network is within the sequence.",
+    "step": "The same points by time step: where within the sequence the unit was.",
     "class": "The same points by the class on whose sequences the unit is most active at that step.",
     "curves": "From top to bottom: loss and metrics; the intra-step entropy, which is high where the units of one step "
     "do different things; the same for every step; and the inter-step entropy, which is high for units that pass "
-    "through many states along the sequence. All share one epoch axis.",
+    "through many states along the sequence. All share one epoch axis. Where phases are found they are marked above: "
+    "processing while the units of a step become different from each other, compression while they become alike.",
 }
 
 
@@ -56,6 +67,7 @@ class Chapter:
         figure: None where only the words are shown.
         height: in pixels.
         part: the heading that it stands below; the layer's own where it is empty.
+        half: whether it stands beside another one, where there is room.
     """
 
     title: str
@@ -63,6 +75,7 @@ class Chapter:
     figure: go.Figure | None
     height: int
     part: str = ""
+    half: bool = False
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -115,42 +128,82 @@ def report_html(run: Run) -> str:
     from plotly.offline import get_plotlyjs
 
     _need_epochs(run)
-    parts = [_facts(run)]
-    library: bool | str = True
-    room = LARGEST - 5 * 2**20  # plotly.js takes the rest
+    body = _Body(LARGEST - 5 * 2**20, f"<script>{get_plotlyjs()}</script>")  # plotly.js takes the rest
+    several = len(run.layers) > 1
     for layer in run.layers:
         result = _result(run, layer)
-        parts.append(f"<h2>Layer <code>{html.escape(layer)}</code></h2>")
-        parts.append(f'<p class="muted">{html.escape(_trust(result))}</p>')
+        body.heading(f"Layer <code>{html.escape(layer)}</code>", f"layer {layer}" if several else "")
+        body.parts.append(_trust(result))
         part = ""
         for chapter in chapters(run, layer, result):
             if chapter.part != part:
                 part = chapter.part
-                parts.append(f"<h2>{html.escape(part)}</h2>")
-            heading = f"<h3>{html.escape(chapter.title)}</h3>" if chapter.title else ""
-            parts.append(heading + "".join(f"<p>{html.escape(text)}</p>" for text in chapter.about))
-            if chapter.figure is None:
-                continue
-            drawn = chapter.figure.to_html(
-                full_html=False,
-                include_plotlyjs=False,
-                default_height=f"{chapter.height}px",
-                config={"displaylogo": False, "responsive": True},
-            )
-            room -= len(drawn.encode())
-            if room < 0:
-                room += len(drawn.encode())
-                parts.append(f'<p class="muted">This figure takes {len(drawn) / 2**20:.1f} MB; the page shows it.</p>')
-                continue
-            if library:
-                parts.append(f"<script>{get_plotlyjs()}</script>")
-                library = False
-            parts.append(f'<div class="figure">{drawn}</div>')
+                body.heading(html.escape(part), f"{layer}: {part}" if several else part)
+            body.add(chapter)
+        body.close_pair()
     title = html.escape(f"hiddenscope \u00b7 {run.name}")
     return (
         f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f"<style>{_STYLE}</style></head><body><h1>{title}</h1>{''.join(parts)}</body></html>\n"
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>'
+        f"<body><h1>{title}</h1>{_facts(run)}{body.contents()}{''.join(body.parts)}</body></html>\n"
     )
+
+
+class _Body:
+    """What stands below the facts, as it grows."""
+
+    def __init__(self, room: int, library: str) -> None:
+        self.parts: list[str] = []
+        self._room = room
+        self._library = library  # before the first figure, once
+        self._listed: list[tuple[str, str]] = []
+        self._paired = False
+
+    def heading(self, text: str, listed: str) -> None:
+        self.close_pair()
+        name = f"part-{len(self._listed)}"
+        if listed:
+            self._listed.append((name, listed))
+        self.parts.append(f'<h2 id="{name}">{text}</h2>' if listed else f"<h2>{text}</h2>")
+
+    def contents(self) -> str:
+        """Links to the parts."""
+        links = "".join(f'<a href="#{name}">{html.escape(text)}</a>' for name, text in self._listed)
+        return f"<nav>{links}</nav>" if links else ""
+
+    def add(self, chapter: Chapter) -> None:
+        if chapter.half != self._paired:
+            self.close_pair()
+            if chapter.half:
+                self.parts.append('<div class="pair">')
+                self._paired = True
+        heading = f"<h3>{html.escape(chapter.title)}</h3>" if chapter.title else ""
+        drawn = heading + "".join(f"<p>{html.escape(text)}</p>" for text in chapter.about) + self._drawn(chapter)
+        self.parts.append(f"<section>{drawn}</section>" if chapter.half else drawn)
+
+    def close_pair(self) -> None:
+        if self._paired:
+            self.parts.append("</div>")
+            self._paired = False
+
+    def _drawn(self, chapter: Chapter) -> str:
+        if chapter.figure is None:
+            return ""
+        if not chapter.figure.data:  # it says why it is empty
+            said = " ".join(str(note.text) for note in chapter.figure.layout.annotations)
+            return f'<p class="muted">{html.escape(re.sub(r"<[^<>]*>", " ", said))}</p>'
+        drawn = chapter.figure.to_html(
+            full_html=False,
+            include_plotlyjs=False,
+            default_height=f"{chapter.height}px",
+            config={"displaylogo": False, "responsive": True},
+        )
+        size = len(drawn.encode())
+        if size > self._room:
+            return f'<p class="muted">This figure takes {size / 2**20:.1f} MB; the page shows it.</p>'
+        self._room -= size
+        library, self._library = self._library, ""
+        return f'{library}<div class="figure">{drawn}</div>'
 
 
 def report_pictures(run: Run, folder: Path) -> list[Path]:
@@ -176,7 +229,7 @@ def report_pictures(run: Run, folder: Path) -> list[Path]:
     wanted = []
     for layer in run.layers:
         for number, chapter in enumerate(chapters(run, layer, _result(run, layer)), start=1):
-            if chapter.figure is None:
+            if chapter.figure is None or not chapter.figure.data:
                 continue
             words = "-".join(re.findall(r"[a-z0-9]+", f"{layer} {number:02d} {chapter.part} {chapter.title}".lower()))
             options = {"format": "png", "width": 1080, "height": chapter.height, "scale": 1}
@@ -197,7 +250,7 @@ def chapters(run: Run, layer: str, result: xr.Dataset) -> Iterator[Chapter]:
     from hiddenscope.dashboard.panels import all_panels
     from hiddenscope.dashboard.showing import figures_of, panel_scene, view_of
 
-    yield from _figures(run, result)
+    yield from _figures(run, layer, result)
     view = view_of(run, layer)
     for panel in all_panels():
         try:
@@ -228,19 +281,23 @@ def _result(run: Run, layer: str) -> xr.Dataset:
     return picture(run, layer) if stored is None else stored
 
 
-def _figures(run: Run, result: xr.Dataset) -> Iterator[Chapter]:
+def _figures(run: Run, layer: str, result: xr.Dataset) -> Iterator[Chapter]:
     from hiddenscope.dashboard import figures
     from hiddenscope.dashboard.library import class_names
+    from hiddenscope.dashboard.showing import clusters_and_phases
 
     cloud = result["embedding"]
-    yield _noted("Embedding, by epoch", _ABOUT["epoch"], figures.embedding(cloud), 620)
-    yield _noted("Embedding, by step", _ABOUT["step"], figures.embedding(cloud, color="step"), 620)
     names = class_names(run)
+    yield _noted("Embedding, by epoch", _ABOUT["epoch"], figures.embedding(cloud), 640)
+    by_step = _noted("Embedding, by step", _ABOUT["step"], figures.embedding(cloud, color="step"), 460)
+    yield replace(by_step, half=names is not None)
     if names is not None:
         active = result["most_active_class"].rename("most active class")
         figure = figures.embedding(cloud, color=active, class_names=names)
-        yield _noted("Embedding, by class", _ABOUT["class"], figure, 620)
-    curves = figures.curves(run.metrics(), result["intra_step_entropy"], result["inter_step_entropy"])
+        yield replace(_noted("Embedding, by class", _ABOUT["class"], figure, 460), half=True)
+    clusters, phases = clusters_and_phases(run, layer)
+    intra, inter = result["intra_step_entropy"], result["inter_step_entropy"]
+    curves = figures.curves(run.metrics(), intra, inter, clusters=clusters, phases=phases)
     yield _noted("Over epochs", _ABOUT["curves"], curves, 860)
 
 
@@ -252,10 +309,23 @@ def _noted(title: str, about: str, figure: go.Figure, height: int) -> Chapter:
 
 def _trust(result: xr.Dataset) -> str:
     from hiddenscope.dashboard import words
+    from hiddenscope.dashboard.trust import EXPLAINED
 
-    measured = words.fidelity(result.attrs)
-    made = f"MM-PHATE, {words.left_out(result, '')}"
-    return f"{made}. How far to trust the picture: {measured}." if measured else f"{made}."
+    made = f'<p class="muted">MM-PHATE, {html.escape(words.left_out(result, ""))}.</p>'
+    bars = []
+    for where, kept, chance in words.kept_neighbors(result.attrs):
+        mark = "" if chance is None else f'<u style="left:{98 * chance:.0f}%"></u>'
+        beside = "" if chance is None else f" ({10 * chance:.1f} by chance)"
+        bars.append(
+            f'<span>{where}<span class="gauge"><i style="width:{100 * kept:.0f}%"></i>{mark}</span>'
+            f"<b>{10 * kept:.1f}</b> of 10{beside}</span>"
+        )
+    if not bars:
+        return made
+    return (
+        f'{made}<div class="trust"><span>{words.neighbors_kept(result.attrs)}</span>{"".join(bars)}</div>'
+        f'<p class="muted">{html.escape(EXPLAINED)}</p>'
+    )
 
 
 def _facts(run: Run) -> str:
@@ -264,22 +334,28 @@ def _facts(run: Run) -> str:
 
     described = run.description
     epochs = run.epochs
-    rows: list[tuple[str, Any]] = [
-        ("model", described.model),
-        ("status", words.STATUS.get(run.status, run.status)),
-        ("epochs", f"{len(epochs)}: {epoch_text(float(epochs[0]))} to {epoch_text(float(epochs[-1]))}"),
-        (
-            "probe",
-            f"{len(described.samples)} sequences" + (f", {len(run.label_names)} classes" if run.label_names else ""),
-        ),
+    classes = f", {len(run.label_names)} classes" if run.label_names else ""
+    status = words.STATUS.get(run.status, run.status)
+    if run.resumed_after:
+        status += f", resumed after epoch {' and '.join(f'{epoch:g}' for epoch in run.resumed_after)}"
+    lines = [
+        [
+            described.model,
+            status,
+            f"{len(epochs)} epochs, {epoch_text(float(epochs[0]))} to {epoch_text(float(epochs[-1]))}",
+            f"probe of {len(described.samples)} sequences{classes}",
+        ],
+        [f"{each.name}: {each.kind}, {len(each.units)} units, {len(each.steps)} steps" for each in described.layers],
+        [
+            f"last recorded {time.strftime('%Y-%m-%d %H:%M', time.localtime(run.updated_at))}",
+            f"report by hiddenscope {__version__}",
+        ],
     ]
-    rows += [
-        (f"layer {layer.name}", f"{layer.kind}, {len(layer.units)} units, {len(layer.steps)} steps")
-        for layer in described.layers
-    ]
+    said = "<br>".join(html.escape(" \u00b7 ".join(line)) for line in lines)
     final = run.metrics().ffill().iloc[-1]
-    rows += [(str(name), f"{value:.4g}") for name, value in final.items() if not str(name).startswith("hiddenscope/")]
-    written = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.updated_at))
-    rows += [("last recorded", written), ("report by", f"hiddenscope {__version__}")]
-    cells = "".join(f"<tr><td>{html.escape(str(a))}</td><td>{html.escape(str(b))}</td></tr>" for a, b in rows)
-    return f"<table>{cells}</table>"
+    tiles = "".join(
+        f'<div class="tile"><span>{html.escape(str(name))}</span><b>{value:.4g}</b></div>'
+        for name, value in final.items()
+        if not str(name).startswith("hiddenscope/") and value == value
+    )
+    return f'<p class="facts muted">{said}</p>' + (f'<div class="tiles">{tiles}</div>' if tiles else "")

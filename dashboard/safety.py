@@ -18,6 +18,12 @@ FRAMED = "HIDDENSCOPE_FRAMED"
 """The setting of the server that lets notebooks on this machine show the page in a frame."""
 NOTEBOOKS = "'self' http://127.0.0.1:* http://localhost:* vscode-webview:"
 
+HEADERS_OF_REFUSALS = [
+    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
+]
+
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine reaches a server at ``host``.

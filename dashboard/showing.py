@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import plotly.graph_objects as go
+import xarray as xr
 from dash.development.base_component import Component
 
 from hiddenscope.dashboard.library import View, class_names
@@ -110,6 +111,12 @@ def view_of(run: Run, layer: str) -> View:
         version=run.version,
         result_version=run.results.version,
     )
+
+
+def clusters_and_phases(run: Run, layer: str) -> tuple[xr.DataArray | None, xr.Dataset | None]:
+    """What curves are drawn with, where it is stored: the name of each unit's cluster, and the phases."""
+    clusters = run.results.get(layer, "clusters")
+    return None if clusters is None else clusters["unit_cluster"], run.results.get(layer, "phases")
 
 
 def _walk(component: Any) -> Iterator[tuple[str, Any]]:

@@ -104,19 +104,52 @@ def older(covered: float | None, newest: float) -> str:
     return "" if covered is None else f"up to epoch {epoch_text(covered)} of {epoch_text(newest)}"
 
 
+def kept_neighbors(attributes: Mapping[str, Any]) -> list[tuple[str, float, float | None]]:
+    """Where neighbors are kept, which share of them, and which share chance would keep, as far as it is known.
+
+    >>> kept_neighbors({"fidelity_intra": 0.79, "fidelity_intra_chance": 0.34, "fidelity_inter": 0.77})
+    [('within a step', 0.79, 0.34), ('across steps', 0.77, None)]
+    """
+    found = []
+    for name, where in (("intra", "within a step"), ("inter", "across steps")):
+        kept, chance = attributes.get(f"fidelity_{name}"), attributes.get(f"fidelity_{name}_chance")
+        if isinstance(kept, float | int):
+            found.append((where, float(kept), float(chance) if isinstance(chance, float | int) else None))
+    return found
+
+
+def measured_on(attributes: Mapping[str, Any]) -> str:
+    """Which part of the picture the measures are of; empty for all of it.
+
+    >>> measured_on({"fidelity_epochs": 5.0}), measured_on({})
+    ('newest 5 epochs', '')
+    """
+    count = attributes.get("fidelity_epochs")
+    return f"newest {count:g} epochs" if isinstance(count, float | int) else ""
+
+
+def neighbors_kept(attributes: Mapping[str, Any]) -> str:
+    """What stands before the bars.
+
+    >>> neighbors_kept({"fidelity_epochs": 5.0})
+    'true neighbors kept, newest 5 epochs'
+    """
+    return ", ".join(part for part in ("true neighbors kept", measured_on(attributes)) if part)
+
+
 def fidelity(attributes: Mapping[str, Any]) -> str:
     """How far to trust the picture, from whatever measures are stored with it.
 
     >>> fidelity({"fidelity_intra": 0.79, "fidelity_intra_chance": 0.34, "fidelity_inter": 0.77})
     "trust: of a point's 10 true neighbors the picture keeps 7.9 within a step (3.4 by chance), 7.7 across steps"
     """
-    parts = []
-    for name, where in (("intra", "within a step"), ("inter", "across steps")):
-        kept, chance = attributes.get(f"fidelity_{name}"), attributes.get(f"fidelity_{name}_chance")
-        if isinstance(kept, float | int):
-            beside = f" ({10 * chance:.1f} by chance)" if isinstance(chance, float | int) else ""
-            parts.append(f"{10 * kept:.1f} {where}{beside}")
-    return f"trust: of a point's 10 true neighbors the picture keeps {', '.join(parts)}" if parts else ""
+    parts = [
+        f"{10 * kept:.1f} {where}" + ("" if chance is None else f" ({10 * chance:.1f} by chance)")
+        for where, kept, chance in kept_neighbors(attributes)
+    ]
+    where = measured_on(attributes)
+    of = f", among the {where}," if where else ""
+    return f"trust: of a point's 10 true neighbors{of} the picture keeps {', '.join(parts)}" if parts else ""
 
 
 def failed_studies(entry: Entry | None, layer: str, methods: Sequence[str]) -> list[str]:

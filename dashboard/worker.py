@@ -153,7 +153,7 @@ class Worker:
             if study is None:
                 continue
             folder = Path(info.path)
-            before = self._said.get(folder) or journal.read(folder) or Entry("idle", layer=layer)
+            before = self._before(folder, layer)
             try:
                 run = self._runs.get(info.path) or self._runs.setdefault(info.path, _open(info))
                 run.refresh()
@@ -185,7 +185,7 @@ class Worker:
                 self.studio.problems.get(request.run, {}).pop(request.name, None)
                 self.desk.begin(request)
                 title = METHODS.get(request.method, "two runs in one picture")
-                self._say(folder, replace(self._said.get(folder) or Entry("idle"), doing=title))
+                self._say(folder, replace(self._before(folder), doing=title))
         except Exception as error:
             self._tell(request, one_line(error))
 
@@ -209,7 +209,15 @@ class Worker:
         if problem:
             problems[request.name] = problem
         folder = Path(request.run)
-        self._say(folder, replace(self._said.get(folder) or journal.read(folder) or Entry("idle"), doing=""))
+        self._say(folder, replace(self._before(folder), doing=""))
+
+    def _before(self, folder: Path, layer: str = "") -> Entry:
+        """What was last said of a run; what another worker was about when it ended is not going on any more."""
+        own = self._said.get(folder)
+        if own is not None:
+            return own
+        left = journal.read(folder) or Entry("idle", layer=layer)
+        return replace(left, doing="", state="idle" if left.state == "embedding" else left.state)
 
     def _put_away(self, path: str) -> None:
         """Forget a run that has ended, and let others write its results."""

@@ -2,8 +2,10 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 from hiddenscope.cli import main
 from hiddenscope.dashboard import journal, words
 from hiddenscope.dashboard.app import create_app
-from hiddenscope.dashboard.command import listen
+from hiddenscope.dashboard.command import listen, serve
 from hiddenscope.dashboard.journal import Entry
 from hiddenscope.dashboard.library import Library
 from hiddenscope.dashboard.picture import picture
@@ -447,3 +449,26 @@ def test_the_table_of_units_shows_what_stored_results_know_of_each_unit(tmp_path
     assert headers[-2:] == ["importance (nats)", "group"]
     viewer.inputs["panel.value"] = "pod"
     assert "unit-table.rowData" not in viewer.tick()
+
+
+@pytest.mark.parametrize(
+    "line", [b"GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n", b"GET / HTTP/1.1\r\nno colon here\r\n\r\n"]
+)
+def test_even_what_is_no_http_is_answered_with_the_headers_of_the_page(tmp_path, line):
+    listener = listen("127.0.0.1", 0)
+    address = listener.getsockname()
+    server = serve(create_app(tmp_path), listener)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        with socket.create_connection(address, timeout=60) as caller:
+            caller.sendall(line)
+            answer = b""
+            while part := caller.recv(4096):
+                answer += part
+    finally:
+        server.close()
+        thread.join(20)
+    assert answer.split(b" ")[1] == b"400"
+    assert b"X-Content-Type-Options: nosniff" in answer
+    assert b"Content-Security-Policy: default-src 'none'" in answer

@@ -19,6 +19,7 @@ from hiddenscope.dashboard.panels import Panel
 from hiddenscope.dashboard.tensorboard.answers import view_json
 from hiddenscope.dashboard.tensorboard.panels import panel_json
 from hiddenscope.dashboard.tensorboard.plugin import HiddenscopePlugin
+from hiddenscope.dashboard.worker import Worker
 from hiddenscope.description import LayerDescription, RunDescription, Snapshot
 from hiddenscope.results import ResultStore
 from hiddenscope.store import SnapshotWriter
@@ -153,22 +154,54 @@ def test_a_panel_is_told_as_words_and_figures_once_something_is_stored(tmp_path,
     monkeypatch.setattr("hiddenscope.dashboard.tensorboard.panels.all_panels", lambda: (NUMBERS, FAILS))
     record(tmp_path / "version_0")
     library = Library(tmp_path)
-    asked = {"run": "version_0", "option.kind": "b", "epoch": "1", "units": "0,3"}
+    asked = {"run": "version_0", "panel": "numbers", "option.kind": "b", "epoch": "1", "units": "0,3"}
     waiting = panel_json(library, asked)
     assert waiting["figures"] == []
     assert "hiddenscope analyze" in waiting["message"]
     with ResultStore.open(tmp_path / "version_0" / "hiddenscope", writable=True) as store:
         store.put("lstm", "numbers", {}, xr.Dataset({"value": ("at", np.array([1.0, np.nan]))}))
     told = json.loads(json.dumps(panel_json(Library(tmp_path), asked), allow_nan=False))
-    assert [panel["value"] for panel in told["panels"]] == ["numbers", "fails"]
+    assert [panel["value"] for panel in told["panels"]] == ["units", "numbers", "fails"]
     assert told["controls"] == [{"name": "kind", "label": "kind", "choices": ["a", "b"], "value": "b"}]
     (figure,) = told["figures"]
     assert figure["words"] == ["kind b, epoch 1.0, units ['0', '3']"]
     assert figure["data"][0]["type"] == "scatter"
     again = panel_json(Library(tmp_path), {**asked, "seen": told["mark"]})
     assert "figures" not in again
-    odd = {"run": "version_0", "option.kind": "../x", "epoch": "1e999", "units": "," * 500}
+    odd = {"run": "version_0", "panel": "numbers", "option.kind": "../x", "epoch": "1e999", "units": "," * 500}
     assert panel_json(Library(tmp_path), odd)["figures"][0]["words"] == ["kind a, epoch None, units []"]
+
+
+def test_the_table_of_units_is_told_once_until_a_picture_is_made_anew(tmp_path):
+    record(tmp_path / "version_0")
+    assert "first picture" in panel_json(Library(tmp_path), {"run": "version_0"})["message"]
+    worker = Worker(tmp_path)
+    while worker.turn():
+        continue
+    worker.close()
+    library = Library(tmp_path)
+    told = json.loads(json.dumps(panel_json(library, {"run": "version_0"}), allow_nan=False))
+    headers, rows = told["table"]["headers"], told["table"]["rows"]
+    assert headers[:2] == ["unit", "inter-step entropy (nats)"]
+    assert [row[0] for row in rows] == [str(unit) for unit in range(UNITS)]
+    stored = library.view("version_0").result["inter_step_entropy"].isel(epoch=-1)
+    assert [row[1] for row in rows] == pytest.approx(stored.values.tolist(), rel=1e-6)
+    assert "table" not in panel_json(library, {"run": "version_0", "seen": told["mark"]})
+
+
+def test_another_method_and_the_clusters_are_shown_in_the_tab_as_on_the_page(tmp_path):
+    record(tmp_path / "version_0")
+    library = Library(tmp_path)
+    asked = view_json(library, {"method": "pca", "color": "epoch"})
+    assert len(asked["picture"]["data"]) == 1
+    assert {choice["value"] for choice in asked["methods"]} >= {"mmphate", "pca", "umap"}
+    assert "no worker" in str(view_json(library, {"method": "umap"})["picture"]["layout"]["annotations"])
+    with ResultStore.open(tmp_path / "version_0" / "hiddenscope", writable=True) as store:
+        names = xr.DataArray(np.array(["A", "A", "B", "B"]), dims="unit", coords={"unit": np.arange(UNITS)})
+        store.put("lstm", "clusters", {}, xr.Dataset({"unit_cluster": names}))
+    query = {"method": "pca", "color": "cluster", "picture_seen": asked["picture_mark"]}
+    (cloud,) = view_json(Library(tmp_path), query)["picture"]["data"]
+    assert cloud["marker"]["colorbar"]["ticktext"] == ["A", "B"]
 
 
 def test_a_panel_that_fails_says_so_and_an_unknown_run_has_none(tmp_path, monkeypatch, caplog):

@@ -289,12 +289,40 @@ def test_phases_are_shaded_where_the_curve_rises_and_falls_and_not_where_it_does
     found = phased()
     kinds = [kind for _, _, kind in chosen_phases(found)]
     assert kinds == ["processing", "steady", "compression"]
-    shaded = figures.curves(metrics, intra, inter, phases=found).layout.shapes
+    drawn = figures.curves(metrics, intra, inter, phases=found).layout
+    shaded = [shape for shape in drawn.shapes if shape.layer == "below"]
     assert [shape.name for shape in shaded] == ["processing", "compression"]
     assert shaded[0].x0 == 0
     assert shaded[0].x1 == pytest.approx(20, abs=2)
     assert shaded[1].x0 == pytest.approx(40, abs=2)
+    told = {note.text: note for note in drawn.annotations}
+    assert (told["processing"].x, told["compression"].x) == (shaded[0].x0, shaded[1].x0)
+    assert drawn.margin.t > told["processing"].yshift + 12, "the names stand above the captions, inside the figure"
     assert not figures.curves(metrics, intra, inter).layout.shapes
+
+
+def test_a_caption_names_the_curves_that_fit_and_counts_the_others():
+    values = pd.DataFrame({"train_loss": [1.0, 0.5], **{f"metric_{k}": [0.1, 0.2] for k in range(9)}})
+    caption = figures.metrics(values).layout.annotations[0].text
+    assert ">\u2501\u2009train_loss<" in caption
+    shown = caption.count("metric_")
+    assert 2 <= shown < 9
+    assert caption.endswith(f"+{9 - shown} more")
+    assert "&lt;b&gt;" in figures.metrics(pd.DataFrame({"<b>": [1.0]})).layout.annotations[0].text
+
+
+def test_a_cloud_fills_the_view_at_equal_scale_along_all_axes():
+    dice = np.random.default_rng(0)
+    cloud = dice.normal(size=(3, 10, 40, 3)) * [1.0, 2.0, 0.5]
+    ratio = figures.embedding(cloud).layout.scene.aspectratio
+    extents = np.ptp(cloud.reshape(-1, 3), axis=0)
+    scales = np.array([ratio.x, ratio.y, ratio.z]) / extents
+    assert scales == pytest.approx(scales[0])
+    middle = (cloud.reshape(-1, 3).max(axis=0) + cloud.reshape(-1, 3).min(axis=0)) / 2
+    distance = scales[0] * np.linalg.norm(cloud.reshape(-1, 3) - middle, axis=1)
+    assert (distance < 1.2).mean() > 0.98, "what is in view, however it is turned"
+    flat = figures.embedding(np.ones((1, 2, 3, 3))).layout.scene.aspectratio
+    assert min(flat.x, flat.y, flat.z) > 0
 
 
 def test_units_take_the_color_of_their_cluster_and_its_median_stands_out():

@@ -110,10 +110,15 @@ class StoreContract:
         with SnapshotWriter.open(location, description(), resume_after=1) as writer:
             np.testing.assert_array_equal(writer.epochs, [-1, 0, 1])
             assert_holds(open_run(location), dict.fromkeys(range(-1, 5), 0))
+            assert open_run(location).resumed_after == ()
             writer.append(snapshot(2, seed=1))
             assert_holds(open_run(location), {-1: 0, 0: 0, 1: 0, 2: 1})
             writer.append(snapshot(3, seed=1))
         assert_holds(open_run(location), {-1: 0, 0: 0, 1: 0, 2: 1, 3: 1})
+        assert open_run(location).resumed_after == (1.0,)
+        with SnapshotWriter.open(location, description(), resume_after=3) as writer:
+            writer.append(snapshot(4))
+        assert open_run(location).resumed_after == (1.0, 3.0)
 
     def test_resuming_without_a_new_epoch_loses_nothing(self, location: str) -> None:
         with SnapshotWriter.open(location, description()) as writer:

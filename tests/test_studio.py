@@ -91,6 +91,23 @@ def test_studies_come_after_the_picture_once_per_state_of_the_run_and_failures_s
     assert made == [("fail", 4), ("epochs", 4)], "what is stored and current is not made again"
 
 
+def test_what_a_killed_worker_was_about_is_not_said_to_go_on(tmp_path):
+    folder = record(tmp_path)
+    worker = Worker(tmp_path)
+    while worker.turn():
+        continue
+    worker.close()
+    journal.write(folder, journal.Entry("embedding", layer="lstm", epoch=1.0, doing="never made"))
+    after = Worker(tmp_path, studies=(EPOCHS,))
+    while after.turn():
+        continue
+    after.close()
+    assert made
+    told = journal.read(folder)
+    assert told is not None
+    assert (told.state, told.doing) == ("idle", "")
+
+
 def test_while_a_run_trains_a_new_picture_is_made_before_the_next_study(tmp_path):
     slow = Study("slow", "a slow one", lambda run, layer: time.sleep(0.2) or count_epochs(run, layer), live=True)
     studies = (slow, EPOCHS)

@@ -158,6 +158,7 @@ def test_a_new_epoch_gets_a_new_picture_while_the_training_goes_on(tmp_path):
 
 def test_a_long_training_is_followed_and_its_end_makes_the_picture_anew(tmp_path, monkeypatch):
     monkeypatch.setattr("hiddenscope.dashboard.picture.ANEW_NODES", 2 * STEPS * UNITS)
+    monkeypatch.setattr("hiddenscope.dashboard.picture.FIDELITY_NEIGHBORS", 2)
     made_live = []
     with SnapshotWriter.open(tmp_path / "hiddenscope", describe()) as writer:
         worker = Worker(tmp_path)
@@ -169,6 +170,8 @@ def test_a_long_training_is_followed_and_its_end_makes_the_picture_anew(tmp_path
             assert stored["embedding"].sizes["epoch"] == stored["most_active_class"].sizes["epoch"] == epoch + 2
             assert np.isfinite(stored["embedding"].values).all()
             made_live.append(stored.attrs["made_live"])
+            assert 0 < stored.attrs["fidelity_inter"] <= 1, "no picture is shown without its measure"
+            assert ("fidelity_epochs" in stored.attrs) == made_live[-1]
         assert made_live == [False, False, True, True, True]
         assert not worker.turn()
         writer.finish("finished")

@@ -8,7 +8,9 @@
     i2: Int16Array, u2: Uint16Array, i4: Int32Array, u4: Uint32Array,
   };
   const decoded = new WeakMap();
-  const UNIT_COLORS = ["#e08e00", "#009e73", "#cc79a7", "#d55e00", "#8c5a32", "#a39200"];
+  /* None is a color of the curves, and none drowns in a scale or in the background, light or dark. */
+  const UNIT_COLORS = ["#e0218a", "#7c4dff", "#a0622d", "#0e9aa7", "#8a9a00", "#d55e00"];
+  const MOST_UNITS = 64;
   const TRAIL = [[6, 10, 0.14], [3, 5, 0.3], [1, 2, 0.55]];
   const FRAME_MS = 110;
   const HOVER = "unit %{customdata[2]}<br>step %{customdata[1]}<br>epoch %{customdata[0]}<extra></extra>";
@@ -165,9 +167,11 @@
     const layout = keptLayout(figure);
     const unseen = base.opacity === 0;
     (layout.images || []).forEach((image) => { image.opacity = cursor === null ? 0.35 : 0.18; });
-    const traces = [Object.assign({}, base, { opacity: unseen ? 0 : cursor === null ? 0.13 : 0.07, hoverinfo: "skip", hovertemplate: null })];
+    // Faded points can still be picked, unless the epoch at the cursor stands before them.
+    const mute = cursor === null ? {} : { hoverinfo: "skip", hovertemplate: null };
+    const traces = [Object.assign({}, base, { opacity: unseen ? 0 : cursor === null ? 0.13 : 0.07 }, mute)];
     for (const detail of figure.data.slice(1)) {
-      traces.push(Object.assign({}, detail, { opacity: cursor === null ? 0.3 : 0.15, hoverinfo: "skip", hovertemplate: null }));
+      traces.push(Object.assign({}, detail, { opacity: cursor === null ? 0.3 : 0.15 }, mute));
     }
     const bright = { opacity: 1, hovertemplate: HOVER, hoverinfo: "all" };
     if (cursor !== null) {
@@ -179,9 +183,21 @@
       }
       traces.push(nowTrace(base, meta, now, per, cursor, frame, Object.assign({}, bright, { opacity: quiet, name: "now" })));
     }
-    for (const [at, color] of selected) {
-      const first = 0, indices = [];
-      for (let e = first; e <= now; e++) for (let s = 0; s < steps; s++) indices.push(e * per + s * count + at);
+    const pathOf = (at) => {
+      const indices = [];
+      for (let e = 0; e <= now; e++) for (let s = 0; s < steps; s++) indices.push(e * per + s * count + at);
+      return indices;
+    };
+    if (selected.length > UNIT_COLORS.length) {
+      // Many units, such as a cluster, are one trace without paths.
+      const shown = [], colors = [];
+      for (const [at, color] of selected) {
+        const indices = pathOf(at);
+        for (const i of cursor === null ? indices : indices.slice(-steps)) { shown.push(i); colors.push(color); }
+      }
+      traces.push(part(base, pick(shown), Object.assign({}, bright, { name: selected.length + " units", marker: { color: colors } })));
+    } else for (const [at, color] of selected) {
+      const indices = pathOf(at);
       const shown = cursor === null ? indices : indices.slice(-steps);
       const name = "unit " + meta.units[at];
       traces.push(part(base, pick(shown), Object.assign({}, bright, { name, marker: { color } })));
@@ -208,7 +224,11 @@
     const front = figure.data.filter((trace) => color[label(trace)]);
     const rest = figure.data.filter((trace) => !color[label(trace)]);
     const bright = front.map((trace) => Object.assign({}, trace, {
-      line: { color: color[label(trace)], width: 2.4, dash: units.map(String).includes(label(trace)) ? "solid" : "dot" }, showlegend: true,
+      line: {
+        color: color[label(trace)],
+        width: units.length > UNIT_COLORS.length ? 1.3 : 2.4,
+        dash: units.map(String).includes(label(trace)) ? "solid" : "dot",
+      },
     }));
     return { data: rest.concat(bright), layout: figure.layout };
   }
@@ -317,10 +337,38 @@
     return labels ? labels[2] : undefined;
   }
 
+  /* The units of the cluster whose median was clicked. */
+  function clusterOf(event) {
+    const graph = document.querySelector("#curves .js-plotly-plot");
+    const trace = graph && graph.data && graph.data[event.points[0].curveNumber];
+    return trace && trace.meta && trace.meta.units ? trace.meta.units.map(String).slice(0, MOST_UNITS) : null;
+  }
+
+  /* The picked units by name, each in its color, to be put back by a click. */
+  function showChosen(units) {
+    const place = document.getElementById("chosen");
+    if (!place) return;
+    const chip = (text, color, said, left) => {
+      const made = document.createElement("button"), dot = document.createElement("i"), cross = document.createElement("span");
+      dot.style.background = color;
+      cross.textContent = "\u00d7";
+      made.append(dot, text, cross);
+      made.setAttribute("aria-label", said);
+      made.addEventListener("click", () => dash_clientside.set_props("units", { data: left }));
+      return made;
+    };
+    const names = units || [];
+    if (names.length > UNIT_COLORS.length) {
+      place.replaceChildren(chip(names.length + " units", "var(--muted)", "put " + names.length + " units back", []));
+      return;
+    }
+    place.replaceChildren(...names.map((unit, k) => chip("unit " + unit, UNIT_COLORS[k], "put unit " + unit + " back", toggled(names, unit))));
+  }
+
   function toggled(units, unit) {
     const label = String(unit);
     const kept = (units || []).map(String).filter((other) => other !== label);
-    return kept.length < (units || []).length ? kept : kept.concat([label]).slice(-UNIT_COLORS.length);
+    return kept.length < (units || []).length ? kept : kept.concat([label]).slice(-MOST_UNITS);
   }
 
   /* A panel that follows the cursor is asked for at most every PANEL_MS while it moves, and once it stands still. */
@@ -364,7 +412,7 @@
       const now = cursor === null ? one.epochs.length - 1 : indexOf(one.epochs, cursor);
       const quiet = (units || []).length ? 0.4 : 1;
       if (cursor !== null) front.push(part(base, block(now * per, (now + 1) * per), { opacity: quiet, name: base.name + " now" }));
-      (units || []).forEach((unit, k) => {
+      (units || []).slice(0, UNIT_COLORS.length).forEach((unit, k) => {
         const at = one.units.findIndex((label) => String(label) === String(unit));
         if (at < 0) return;
         const indices = [];
@@ -433,7 +481,7 @@
       compareOpen: function (others) {
         const open = (others || []).length > 0;
         window.requestAnimationFrame(() => window.dispatchEvent(new Event("resize")));
-        return [open ? "views away" : "views", open ? {} : { display: "none" }, open ? -1 : 0, open ? "card lower away" : "card lower"];
+        return [open ? "views away" : "views", open ? {} : { display: "none" }, open ? -1 : 0];
       },
       compareDrawn: (figure, cursor, units) => figure ? composeCompare(figure, cursor === undefined ? null : cursor, units) : window.dash_clientside.no_update,
       restoreCompare: function (search) {
@@ -460,9 +508,22 @@
 
       /* the open panel: its controls, and room for what it draws */
       openPanel: function (panel, ids) {
-        const hidden = { display: "none" };
-        return [ids.map((id) => (id.name === panel ? {} : hidden)), panel === "units" ? {} : hidden, panel === "units" ? hidden : {}];
+        const shown = (wanted) => (wanted ? {} : { display: "none" }), tables = ["units", "runs"];
+        return [ids.map((id) => shown(id.name === panel)), ...tables.map((name) => shown(name === panel)), shown(!tables.includes(panel))];
       },
+
+      /* the list of runs: a name opens, a tick compares */
+      runClicked: function (event) {
+        return event && event.colId === "run" && event.rowId ? event.rowId : window.dash_clientside.no_update;
+      },
+      runsTicked: function (rows, compared, listed) {
+        if (!Array.isArray(rows) || !(listed || []).length) return window.dash_clientside.no_update;
+        const ticked = rows.map((row) => row.run), known = listed.map((row) => row.run), before = compared || [];
+        const stay = before.filter((name) => ticked.includes(name) || !known.includes(name));
+        const names = stay.concat(ticked.filter((name) => !stay.includes(name))).slice(0, 3);
+        return same(names, before) ? window.dash_clientside.no_update : names;
+      },
+      runsCompared: (names) => ({ ids: names || [] }),
       panelCursor: function (cursor, panel, followers) {
         if ((followers || []).includes(panel)) tellPanel(cursor === undefined ? null : cursor);
         return window.dash_clientside.no_update;
@@ -564,9 +625,10 @@
       play: (clicks) => { if (clicks) setPlaying(!playing()); return window.dash_clientside.no_update; },
       clickCurves: function (event, units) {
         if (!event || !event.points || !event.points.length) return [window.dash_clientside.no_update, window.dash_clientside.no_update];
-        const unit = unitOf(event, "curves");
+        const unit = unitOf(event, "curves"), members = clusterOf(event);
         setPlaying(false);
         const x = Number(event.points[0].x);
+        if (members) return [window.dash_clientside.no_update, same(members, units) ? [] : members];
         return [x, unit === undefined ? window.dash_clientside.no_update : toggled(units, unit)];
       },
       clickPicture: function (event, units) {
@@ -577,7 +639,7 @@
       /* the table of units and the chosen units follow each other */
       tableToUnits: function (rows, units) {
         if (!Array.isArray(rows)) return window.dash_clientside.no_update;
-        const chosen = rows.map((row) => String(row.unit)).slice(-UNIT_COLORS.length);
+        const chosen = rows.map((row) => String(row.unit)).slice(-MOST_UNITS);
         const same = chosen.length === (units || []).length && chosen.every((unit) => units.map(String).includes(unit));
         return same ? window.dash_clientside.no_update : chosen;
       },
@@ -591,7 +653,9 @@
         return [text ? "picked: " + text + " \u00d7" : "", !text];
       },
       focusForgotten: (clicks) => (clicks ? null : window.dash_clientside.no_update),
-      unitsToTable: (units) => ({ ids: (units || []).map(String) }),
+      unitsToTable: (units) => { showChosen(units); return { ids: (units || []).map(String) }; },
+      chosen: showChosen,
+      toggled,
 
       /* light or dark: the address first, then the reader's last choice, then the system's */
       theme: function (clicks, dark) {
@@ -621,7 +685,7 @@
           colors.includes(asked.get("color")) ? asked.get("color") : keep,
           ["2", "3"].includes(asked.get("view")) ? asked.get("view") : keep,
           Number.isFinite(number) ? number : keep,
-          asked.get("units") ? asked.get("units").split(",").slice(0, UNIT_COLORS.length) : keep,
+          asked.get("units") ? asked.get("units").split(",").slice(0, MOST_UNITS) : keep,
           asked.get("log") === "1" ? true : keep,
           Object.keys(range).length ? range : keep,
           Number(asked.get("smooth")) > 0 && Number(asked.get("smooth")) < 1 ? Number(asked.get("smooth")) : keep,

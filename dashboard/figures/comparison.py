@@ -221,7 +221,7 @@ def _add_cloud(
     else:
         x, y = f"x{40 + k}", f"y{40 + k}"
         trace.update(xaxis=x, yaxis=y)
-        hidden = {"showticklabels": False, "showgrid": True}
+        hidden = {"showticklabels": False, "showgrid": False}
         layout[_key(x)] = {"domain": domain, "anchor": y, **hidden}
         layout[_key(y)] = {"domain": list(PICTURE), "anchor": x, "scaleanchor": x, **hidden}
     figure.add_trace(trace)

@@ -110,12 +110,11 @@ def embedding(
         uirevision=f"embedding-{dimensions}",
     )
     if dimensions == 3:
-        titles = {f"{axis}axis": {"title": {"text": f"component {i + 1}"}} for i, axis in enumerate("xyz")}
         camera = {"eye": {"x": 1.0, "y": 1.0, "z": 0.6}, "projection": {"type": "orthographic"}}
-        figure.update_scenes(aspectmode="data", domain_x=[0, 0.88], camera=camera, dragmode="turntable", **titles)
+        figure.update_scenes(_filling(named), domain_x=[0, 0.88], camera=camera, dragmode="turntable")
     else:
-        figure.update_xaxes(title_text="component 1", showticklabels=False)
-        figure.update_yaxes(title_text="component 2", showticklabels=False, scaleanchor="x")
+        figure.update_xaxes(title_text="component 1", showticklabels=False, showgrid=False)
+        figure.update_yaxes(title_text="component 2", showticklabels=False, showgrid=False, scaleanchor="x")
     return figure
 
 
@@ -200,12 +199,29 @@ def _cloud(
         "name": "embedding",
     }
     if dimensions == 3:
-        size = 2.6 if len(xyz) > 1500 else 3.6
+        size = 2.0 if len(xyz) > 1500 else 3.0
         return go.Scatter3d(
             x=xyz[:, 0], y=xyz[:, 1], z=xyz[:, 2], marker=marker | {"size": size}, opacity=0.9, **shared
         )
     size = 3.5 if len(xyz) > 5000 else 5
     return go.Scattergl(x=xyz[:, 0], y=xyz[:, 1], marker=marker | {"size": size}, opacity=0.8, **shared)
+
+
+def _filling(named: xr.DataArray) -> dict[str, Any]:
+    """Axes of equal scale, unseen since directions mean nothing; the cloud fills the view however it is turned.
+
+    An orthographic view is about 2.6 units high; all but the farthest points in a hundred are kept within.
+    """
+    points = named.values.reshape(-1, named.sizes["component"])[:, :3].astype(np.float64)
+    points = points[np.isfinite(points).all(axis=1)]
+    hidden: dict[str, Any] = {f"{axis}axis": {"visible": False} for axis in "xyz"}
+    if not len(points):
+        return hidden | {"aspectmode": "cube"}
+    low, high = points.min(axis=0), points.max(axis=0)
+    distance = np.linalg.norm(points - (low + high) / 2, axis=1)
+    scale = 1.05 / max(float(np.percentile(distance, 99)), 1e-12)
+    sizes = np.clip(scale * (high - low), 1e-3, 10)
+    return hidden | {"aspectmode": "manual", "aspectratio": dict(zip("xyz", sizes.tolist(), strict=True))}
 
 
 def _labels(shown: xr.DataArray, only: npt.NDArray[np.intp] | slice) -> npt.NDArray[np.generic]:

@@ -143,22 +143,24 @@ def inter_panel(
                     hovertemplate=f"unit {label}: %{{y:.3f}} {unit}<br>epoch %{{x}}<extra></extra>",
                 )
             )
-        for name, color, median in medians:
+        for name, color, median, members in medians:
             traces.append(
                 go.Scatter(
                     x=epochs,
                     y=median,
                     name=f"cluster {name}",
+                    meta={"units": members},
                     mode=mode,
                     line={"color": color, "width": 2.4},
+                    showlegend=False,
                     hovertemplate=f"cluster {name}, median %{{y:.3f}} {unit}<br>epoch %{{x}}<extra></extra>",
                 )
             )
         known = np.isfinite(by_unit).any(axis=0)
         title = "inter-step entropy: a line per unit, median in blue"
         if medians:
-            title = "inter-step entropy"
-            return Panel(title, traces, _entropy_axis(unit), waiting=_WAITING, weight=1.15)
+            key = [(f"cluster {name}", color, "solid") for name, color, _, _ in medians]
+            return Panel("inter-step entropy of every unit", traces, _entropy_axis(unit), key=key, weight=1.15)
         traces.append(
             go.Scatter(
                 x=epochs[known],
@@ -176,8 +178,8 @@ def inter_panel(
 
 def _clustered(
     clusters: xr.DataArray | None, labels: list[str], by_unit: npt.NDArray[np.float32], *, dark: bool
-) -> tuple[dict[str, str], list[tuple[str, str, npt.NDArray[np.float32]]]]:
-    """The color of each unit, and the name, color and median of each cluster; nothing for fewer than two clusters."""
+) -> tuple[dict[str, str], list[tuple[str, str, npt.NDArray[np.float32], list[str]]]]:
+    """The color of each unit, and name, color, median and units of each cluster; nothing for fewer than two."""
     if clusters is None:
         return {}, []
     found = {str(label): str(name) for label, name in zip(clusters["unit"].values, clusters.values, strict=True)}
@@ -188,11 +190,12 @@ def _clustered(
     colors = {label: faded(hues[name], 0.35) for label, name in found.items() if name}
     medians = []
     for name in names:
-        own = by_unit[[found.get(label) == name for label in labels]]
-        if len(own):
+        members = [label for label in labels if found.get(label) == name]
+        own = by_unit[[label in members for label in labels]]
+        if members:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)  # an epoch without any value has no median
-                medians.append((name, hues[name], np.nanmedian(own, axis=0).astype(np.float32)))
+                medians.append((name, hues[name], np.nanmedian(own, axis=0).astype(np.float32), members))
     return colors, medians
 
 

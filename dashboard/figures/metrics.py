@@ -64,6 +64,7 @@ def metrics_panel(values: pd.DataFrame, *, log: bool = False, smoothing: float =
     dashes: dict[str, str] = {}
     traces, right, spare = [], set(), len(_SPLITS)
     raw: list[tuple[int, go.Scatter]] = []
+    key: list[tuple[str, str, str]] = []
     for k, name in enumerate(shown):
         split = _split(name)
         if split is None:
@@ -91,8 +92,10 @@ def metrics_panel(values: pd.DataFrame, *, log: bool = False, smoothing: float =
                 name=name,
                 line={"color": color, "width": 1.8, "dash": dash},
                 hovertemplate=f"{name} %{{y:.4g}}<br>epoch %{{x}}<extra></extra>",
+                showlegend=False,
             )
         )
+        key.append((name, color, dash))
     losses, others = len(shown) - len(right), len(right)
     right |= {len(traces) + i for i, (k, _) in enumerate(raw) if k in right}
     traces += [trace for _, trace in raw]
@@ -105,6 +108,7 @@ def metrics_panel(values: pd.DataFrame, *, log: bool = False, smoothing: float =
         axis={"title": {"text": "loss"}, "type": "log" if log else "linear"},
         right=frozenset(right),
         right_axis={"title": {"text": ", ".join(dashes) if len(dashes) <= 2 else "metric"}},
+        key=key,
         waiting="no metric is logged yet",
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any
 
 import plotly.graph_objects as go
@@ -21,12 +22,17 @@ class Panel:
     right: frozenset[int] = frozenset()
     """Positions in ``traces`` of those that are read on a second axis at the right."""
     right_axis: dict[str, Any] = field(default_factory=dict)
+    key: Sequence[tuple[str, str, str]] = ()
+    """Name, color and dash of the curves that the caption names, instead of a legend."""
     waiting: str = ""
     """Said in the middle of the strip when there is nothing to draw yet."""
     weight: float = 1.0
 
 
-GAP = 0.07
+GAP = 0.075
+KEY_LENGTH = 78
+"""Most characters of a caption with its key: what fits at the least width of the page."""
+_STROKES = {"solid": "\u2501", "dash": "\u254d", "dot": "\u2505", "dashdot": "\u2504"}
 
 
 def stack(panels: Sequence[Panel], *, untrained: bool = False, dark: bool = False) -> go.Figure:
@@ -47,7 +53,7 @@ def stack(panels: Sequence[Panel], *, untrained: bool = False, dark: bool = Fals
     traces: list[Any] = []
     domains = _domains([panel.weight for panel in panels])
     layout: dict[str, Any] = {
-        "margin": {"l": 54, "r": 62, "t": 22, "b": 36},
+        "margin": {"l": 54, "r": 62, "t": 24, "b": 36},
         "hovermode": "closest",
         "uirevision": "curves",
         "xaxis": {
@@ -85,6 +91,7 @@ def stack(panels: Sequence[Panel], *, untrained: bool = False, dark: bool = Fals
             "y": high,
             "yanchor": "bottom",
             "itemwidth": 30,
+            "font": {"size": SMALL, "color": look.muted},
         }
         for k, trace in enumerate(panel.traces):
             placed = {"xaxis": "x", "yaxis": right if k in panel.right else left}
@@ -94,11 +101,23 @@ def stack(panels: Sequence[Panel], *, untrained: bool = False, dark: bool = Fals
                 trace.colorbar.update(y=(low + high) / 2, len=high - low)
             trace.update(placed)
             traces.append(trace)
-        layout["annotations"].append(_caption(panel.title, x=0, y=high, anchor="left", color=look.text))
+        layout["annotations"].append(_caption(_titled(panel), x=0, y=high, anchor="left", color=look.text))
         if not panel.traces:
             waiting = _caption(panel.waiting, x=0.5, y=(low + high) / 2, anchor="center", color=look.muted)
             layout["annotations"].append(waiting | {"yanchor": "middle"})
     return go.Figure(traces, {"template": template(dark=dark), **layout})
+
+
+def _titled(panel: Panel) -> str:
+    """The title, and after it the key, as far as it fits."""
+    length, parts = len(panel.title), []
+    for i, (name, color, dash) in enumerate(panel.key):
+        length += len(name) + 4
+        if length > KEY_LENGTH and i:
+            parts.append(f"+{len(panel.key) - i} more")
+            break
+        parts.append(f'<span style="color:{color}">{_STROKES.get(dash, _STROKES["solid"])}\u2009{escape(name)}</span>')
+    return "  ".join([panel.title, *parts])
 
 
 def _axis_key(axis: str) -> str:

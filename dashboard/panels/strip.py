@@ -11,7 +11,7 @@ import dash_mantine_components as dmc
 from dash import ALL, ClientsideFunction, Dash, Input, Output, State, dcc, html, no_update
 from dash_ag_grid import AgGrid
 
-from hiddenscope.dashboard import journal, words
+from hiddenscope.dashboard import journal, listing, words
 from hiddenscope.dashboard.focus import focus_of, nodes_of
 from hiddenscope.dashboard.library import Library
 from hiddenscope.dashboard.panels.panel import Panel, Scene, number_of
@@ -19,6 +19,7 @@ from hiddenscope.errors import HiddenscopeError, MissingExtraError
 
 UNITS = "units"
 """The first panel; its table stays on the page, so that sorting and filters outlive an epoch."""
+ABOUT_UNITS = "Every number that is known of each unit. Pick rows to see these units everywhere."
 TICK_MS = 1000
 HIDDEN = {"display": "none"}
 _MOST_UNITS = 64
@@ -26,9 +27,12 @@ _LOG = logging.getLogger(__name__)
 
 
 def strip(panels: Sequence[Panel], table: AgGrid) -> html.Section:
-    """The lower part, with the table of units open. ``table`` is that table."""
-    about_units = "Every number that is known of each unit. Pick rows to see these units everywhere."
-    tabs = [dmc.TabsTab("Units", value=UNITS), *(dmc.TabsTab(panel.title, value=panel.name) for panel in panels)]
+    """The lower part, with the table of units open. ``table`` is that table; beside it stands the list of runs."""
+    tabs = [
+        dmc.TabsTab("Units", value=UNITS),
+        dmc.TabsTab("Runs", value=listing.RUNS),
+        *(dmc.TabsTab(panel.title, value=panel.name) for panel in panels),
+    ]
     return html.Section(
         id="lower",
         className="card lower",
@@ -44,9 +48,11 @@ def strip(panels: Sequence[Panel], table: AgGrid) -> html.Section:
                 value=UNITS,
                 variant="default",
             ),
-            _head(UNITS, about_units, {}, hidden=False),
+            _head(UNITS, ABOUT_UNITS, {}, hidden=False),
+            _head(listing.RUNS, listing.ABOUT, {}),
             *(_head(panel.name, panel.about, panel.controls or {}) for panel in panels),
             html.Div(table, id="unit-card"),
+            html.Div(listing.table(), id="runs-card", style=HIDDEN),
             html.Div(id="panel-body", className="panel-body", style=HIDDEN),
         ],
     )
@@ -85,6 +91,7 @@ def connect(app: Dash, library: Library, panels: Sequence[Panel]) -> None:
     _draw_the_open_panel(app, library, {panel.name: panel for panel in panels})
     _find_the_nodes_of_what_is_picked(app, library)
     _connect_browser(app)
+    listing.connect(app)
     for panel in panels:
         if panel.connect is not None:
             panel.connect(app, library)
@@ -245,6 +252,7 @@ def _connect_browser(app: Dash) -> None:
         "openPanel",
         Output(heads, "style"),
         Output("unit-card", "style"),
+        Output("runs-card", "style"),
         Output("panel-body", "style"),
         Input("panel", "value"),
         State(heads, "id"),

@@ -11,39 +11,49 @@ from typing import Any
 
 import numpy as np
 
-from hiddenscope.dashboard import layout, words
+from hiddenscope.dashboard import cloud, words
 from hiddenscope.dashboard.app import curves_figure, picture_figure
 from hiddenscope.dashboard.library import Library, alive
+from hiddenscope.dashboard.supervisor import Supervisor
 from hiddenscope.errors import HiddenscopeError
 
-COLORS = tuple(choice["value"] for choice in layout.COLORS)
 
-
-def view_json(library: Library | None, query: Mapping[str, str]) -> dict[str, Any]:
+def view_json(
+    library: Library | None, query: Mapping[str, str], supervisor: Supervisor | None = None
+) -> dict[str, Any]:
     """The runs there are, and all that the reader has not seen yet of the one that is shown.
 
     Args:
         library: of the log folder; None where TensorBoard was started without one.
-        query: ``run``, ``layer``, ``color``, ``dimensions``, ``log`` and ``dark`` (1 for yes), and in ``curves_seen``
-            and ``picture_seen`` the marks of the figures that the reader already has. Unknown values mean the default.
+        query: ``run``, ``layer``, ``method``, ``color``, ``dimensions``, ``log`` and ``dark`` (1 for yes), and in
+            ``curves_seen`` and ``picture_seen`` the marks of the figures that the reader already has. Unknown values
+            mean the default.
+        supervisor: of the worker that makes the pictures of other methods; None where there is none.
     """
+    choices = {"colors": _choices(cloud.COLORS), "methods": _choices(cloud.CHOICES)}
     runs = {} if library is None else library.runs()
     readable = [name for name, info in runs.items() if info.problem is None and info.epoch_count]
     if library is None or not readable:
         text = (
             "Nothing is recorded below this log folder yet: add hs.HiddenStateMonitor() to the callbacks of a Trainer."
         )
-        return {"runs": list(runs), "message": text, "colors": list(layout.COLORS)}
+        return {"runs": list(runs), "message": text, **choices}
     name = query.get("run", "")
     name = name if name in readable else readable[0]
+    listed = [
+        {"value": each, "label": each if runs[each].status == "finished" else f"{each} ({runs[each].status})"}
+        for each in readable
+    ]
+    dark = query.get("dark") == "1"
+    look = cloud.look_of(dict(query), dark=dark)
     try:
         view = library.view(name, query.get("layer"))
+        stored = library.stored(name, view.layer, ("mmphate", "clusters", "phases"))
+        clusters, phases = library.unit_clusters(name, view.layer), library.result(name, view.layer, "phases")
+        shown, waiting, beside = cloud.with_method(library, name, view, look.method, supervisor)
     except (HiddenscopeError, OSError, KeyError) as error:
-        return {"runs": readable, "run": name, "message": str(error), "colors": list(layout.COLORS)}
-    color = query.get("color", "")
-    color = color if color in COLORS else "epoch"
-    dimensions = 2 if query.get("dimensions") == "2" else 3
-    log, dark = query.get("log") == "1", query.get("dark") == "1"
+        return {"runs": listed, "run": name, "message": str(error), **choices}
+    log = query.get("log") == "1"
     now = time.time()
     entry = library.worker(name)
     doing = words.working(entry, view.layer, now) if entry is not None and alive(entry.pid) else ""
@@ -51,24 +61,34 @@ def view_json(library: Library | None, query: Mapping[str, str]) -> dict[str, An
     attributes = None if view.result is None else view.result.attrs
     failed = entry is not None and entry.state == "failed"
     facts = [view.status, words.recorded(newest), words.freshness(attributes, newest, now), doing]
+    made_at = None if shown.result is None else float(shown.result.attrs.get("computed_at", 0.0))
+    kept = [] if shown.result is None else words.kept_neighbors(shown.result.attrs)
     answer: dict[str, Any] = {
-        "runs": readable,
+        "runs": listed,
         "run": name,
         "layers": list(view.layers),
         "layer": view.layer,
-        "colors": list(layout.COLORS),
+        **choices,
         "epochs": view.epochs.tolist(),
         "status": " \u00b7 ".join(fact for fact in facts if fact),
         "problem": f"{entry.error}. {entry.advice}." if failed and entry is not None else "",
-        "note": "" if view.result is None else words.fidelity(view.result.attrs),
-        "curves_mark": mark(name, view.layer, view.version, view.result_version, log, dark),
-        "picture_mark": mark(name, view.layer, view.result_version, color, dimensions, dark),
-    }
+        "trusted": "" if shown.result is None else words.neighbors_kept(shown.result.attrs),
+        "trust": [{"where": where, "kept": share, "chance": chance} for where, share, chance in kept],
+        "note": " \u00b7 ".join(part for part in (beside, words.left_out(shown.result, "", view.nodes)) if part),
+        "curves_mark": mark(name, view.layer, view.version, list(stored.values()), log, dark),
+        "picture_mark": mark(name, view.layer, made_at, waiting, stored["clusters"], look.mark(),
+                             view.version if look.color == "loss" else ""),
+    }  # fmt: skip
     if query.get("curves_seen") != answer["curves_mark"]:
-        answer["curves"] = plain(curves_figure(view, log=log, dark=dark))
+        answer["curves"] = plain(curves_figure(view, log=log, clusters=clusters, phases=phases, dark=dark))
     if query.get("picture_seen") != answer["picture_mark"]:
-        answer["picture"] = plain(picture_figure(view, color=color, dimensions=dimensions, dark=dark).to_dict())
+        figure = picture_figure(shown, look=look, clusters=clusters, waiting=waiting)
+        answer["picture"] = plain(figure.to_dict())
     return answer
+
+
+def _choices(known: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"value": value, "label": label} for value, label in known.items()]
 
 
 def plain(value: Any) -> Any:

@@ -7,8 +7,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from hiddenscope.dashboard.app import unit_rows
+from hiddenscope.dashboard.layout import unit_columns
 from hiddenscope.dashboard.library import Library
 from hiddenscope.dashboard.panels import Panel, all_panels
+from hiddenscope.dashboard.panels.strip import ABOUT_UNITS, UNITS
 from hiddenscope.dashboard.showing import figures_of, panel_scene
 from hiddenscope.dashboard.tensorboard.answers import mark, plain
 from hiddenscope.errors import HiddenscopeError
@@ -22,20 +25,25 @@ def panel_json(library: Library | None, query: Mapping[str, str]) -> dict[str, A
 
     Args:
         library: of the log folder; None where TensorBoard was started without one.
-        query: ``run``, ``layer``, ``panel`` (the first where it is unknown), ``epoch``, ``units`` (joined by commas),
-            ``dark`` (1 for yes), ``option.NAME`` for the panel's controls, and in ``seen`` the mark of what the reader
-            has.
+        query: ``run``, ``layer``, ``panel`` (the table of units where it is unknown), ``epoch``, ``units`` (joined by
+            commas), ``dark`` (1 for yes), ``option.NAME`` for the controls of the panel, and in ``seen`` the mark of
+            what the reader has.
 
     Returns:
-        ``panels`` lists what can be asked for. ``figures`` is absent when it is what was seen.
+        ``panels`` lists what can be asked for. ``figures`` is absent when it is what was seen. The table of units comes
+        as ``table``, with ``headers`` and ``rows``, of which the first column is the unit.
     """
     panels = {panel.name: panel for panel in all_panels()}
-    answer: dict[str, Any] = {"panels": [{"value": each.name, "label": each.title} for each in panels.values()]}
+    listed = [{"value": UNITS, "label": "Units"}]
+    listed += [{"value": each.name, "label": each.title} for each in panels.values()]
+    answer: dict[str, Any] = {"panels": listed}
     runs = {} if library is None else library.runs()
     name = query.get("run", "")
-    if library is None or not panels or name not in runs or runs[name].problem is not None:
+    if library is None or name not in runs or runs[name].problem is not None:
         return answer
-    panel = panels.get(query.get("panel", ""), next(iter(panels.values())))
+    panel = panels.get(query.get("panel", ""))
+    if panel is None:
+        return answer | _units_table(library, name, query)
     options = {key.removeprefix("option."): value for key, value in query.items() if key.startswith("option.")}
     epoch, units = _epoch(query.get("epoch", "")), _units(query.get("units", ""))
     dark = query.get("dark") == "1"
@@ -63,6 +71,25 @@ def panel_json(library: Library | None, query: Mapping[str, str]) -> dict[str, A
         {"words": list(shown.words), "height": shown.height, **plain(shown.figure.to_dict())} for shown in drawn
     ]
     return answer
+
+
+def _units_table(library: Library, name: str, query: Mapping[str, str]) -> dict[str, Any]:
+    """Every number that is known of each unit, unless the reader has it already."""
+    answer: dict[str, Any] = {"panel": UNITS, "about": ABOUT_UNITS, "controls": []}
+    try:
+        view = library.view(name, query.get("layer"))
+        answer["mark"] = mark(UNITS, name, view.layer, view.result_version)
+        if query.get("seen") == answer["mark"]:
+            return answer
+        rows = [] if view.result is None else unit_rows(view, library.unit_columns(name, view.layer))
+    except (HiddenscopeError, OSError, KeyError) as error:
+        return {**answer, "figures": [], "message": str(error)}
+    if not rows:
+        return {**answer, "figures": [], "message": "Units are listed here as soon as the first picture is made."}
+    columns = unit_columns(rows)
+    headers = [str(column.get("headerName", column.get("field"))) for column in columns]
+    values = [[row[str(column.get("field", column.get("colId")))] for column in columns] for row in rows]
+    return {**answer, "figures": [], "table": {"headers": headers, "rows": plain(values)}}
 
 
 def _controls(panel: Panel, options: Mapping[str, str]) -> list[dict[str, Any]]:

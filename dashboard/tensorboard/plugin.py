@@ -15,6 +15,7 @@ from werkzeug import Request, Response
 
 if TYPE_CHECKING:
     from hiddenscope.dashboard.library import Library
+    from hiddenscope.dashboard.supervisor import Supervisor
 
 STATIC = Path(__file__).parent / "static"
 ASSETS = Path(__file__).parent.parent / "assets"
@@ -37,6 +38,7 @@ class HiddenscopePlugin(TBPlugin):
         self._logdir = Path(os.path.expanduser(context.logdir)) if context.logdir else None
         self._lock = threading.Lock()
         self._library: Library | None = None
+        self._supervisor: Supervisor | None = None
         self._looked_at = -LOOK_SECONDS
         self._found = False
 
@@ -71,7 +73,7 @@ class HiddenscopePlugin(TBPlugin):
     def _view(self, request: Request) -> Response:
         from hiddenscope.dashboard.tensorboard.answers import view_json
 
-        return self._answer(view_json, request)
+        return self._answer(lambda library, query: view_json(library, query, self._supervisor), request)
 
     def _panel(self, request: Request) -> Response:
         from hiddenscope.dashboard.tensorboard.panels import panel_json
@@ -91,7 +93,8 @@ class HiddenscopePlugin(TBPlugin):
                 from hiddenscope.dashboard.supervisor import Supervisor
 
                 self._library = Library(self._logdir)
-                Supervisor.of(self._logdir).start()
+                self._supervisor = Supervisor.of(self._logdir)
+                self._supervisor.start()
             return self._library
 
 

@@ -130,6 +130,12 @@ class Run:
         return float(self._pinned.written_at[-1]) if self._pinned.epochs.size else self.created_at
 
     @property
+    def resumed_after(self) -> tuple[float, ...]:
+        """After which epochs the training was interrupted and went on, in the order in which that happened."""
+        told = self._pinned.attributes.get("resumed_after", [])
+        return tuple(float(epoch) for epoch in told if isinstance(epoch, int | float)) if isinstance(told, list) else ()
+
+    @property
     def labels(self) -> xr.DataArray | None:
         """The class of each probe sequence, dims (sample,), when known."""
         labels = self.description.labels

@@ -38,6 +38,7 @@ class RunInfo:
         updated_at: when the newest epoch was written, else when the run began, in seconds since 1970.
         version: as `Run.version`.
         problem: why it cannot be read, or None.
+        resumed_after: as `Run.resumed_after`.
     """
 
     path: str
@@ -49,6 +50,7 @@ class RunInfo:
     updated_at: float
     version: str
     problem: str | None = None
+    resumed_after: tuple[float, ...] = ()
 
 
 def open_run(path: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None) -> Run:
@@ -114,6 +116,7 @@ def _info(location: Location, name: str) -> RunInfo:
                 last_epoch=float(epochs[-1]) if epochs.size else None,
                 updated_at=run.updated_at,
                 version=run.version,
+                resumed_after=run.resumed_after,
             )
     except RunNotFoundError:  # its writer is about to begin it, or died just then
         status = "training" if has_writer(location / "snapshots") else "killed"

@@ -145,6 +145,7 @@ class SnapshotWriter:
             values(root, "metrics"),
         )
         self._keep = int(np.searchsorted(self._tables.epochs, keep_to, side="right"))  # rows that stay
+        self._resumed = bool(self._keep)  # until the first epoch is written, which says so
         self._states = {layer.name: Pages(root, f"{layer_path(layer.name)}/states") for layer in description.layers}
         self._modules = read_modules(root)
         self._weights = {module.name: Pages(root, f"{module_path(module.name)}/weights") for module in self._modules}
@@ -249,7 +250,7 @@ class SnapshotWriter:
             self._prepare(session, tables.names)
             set_entries(session, entries)
             self._version = commit(session, f"epoch {snapshot.epoch:g}", lock=self._lock, where=self.location)
-        self._tables, self._keep, self._status = tables, count, "training"
+        self._tables, self._keep, self._status, self._resumed = tables, count, "training", False
         if count % _TIDY == 0:
             give_back_memory()
 
@@ -263,9 +264,9 @@ class SnapshotWriter:
         return entries
 
     def _prepare(self, session: icechunk.Session, names: tuple[str, ...]) -> None:
-        """Whatever is not the same at every epoch: superseded epochs, new metrics, another status."""
+        """Whatever is not the same at every epoch: superseded epochs, new metrics, another status, that it goes on."""
         superseded = self._tables.epochs.size > self._keep
-        if not superseded and names == self._tables.names and self._status == "training":
+        if not superseded and names == self._tables.names and self._status == "training" and not self._resumed:
             return
         root = zarr.open_group(session.store, mode="r+", zarr_format=3)
         if superseded:
@@ -273,6 +274,10 @@ class SnapshotWriter:
                 stored = array(root, pages.path)
                 stored.resize((self._keep, *stored.shape[1:]))
         self._rename(root, names)
+        if self._resumed:
+            earlier = root.attrs.get("resumed_after", [])
+            went_on = [*(earlier if isinstance(earlier, list) else []), float(self._tables.epochs[self._keep - 1])]
+            root.update_attributes({"resumed_after": went_on})
         if self._status != "training":
             root.update_attributes({"status": "training", "hiddenscope_version": __version__})
 

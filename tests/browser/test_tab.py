@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -25,7 +26,16 @@ def record(writer, epoch):
     writer.append(Snapshot(float(epoch), {"lstm": states}, {"train_loss": 1.0 / (epoch + 1)}))
 
 
-def test_the_tab_shows_a_run_as_it_grows_in_the_page_of_tensorboard(page, tmp_path):
+TRACES = """() => document.querySelector('#picture .js-plotly-plot')._fullData.map(
+  trace => ({ name: trace.name, count: trace.x.length }))"""
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    "options", [(), ("--load_fast=false", "--path_prefix=/deep/down")], ids=["default loader", "slow loader, prefix"]
+)
+def test_the_tab_shows_a_run_as_it_grows_in_the_page_of_tensorboard(page, tmp_path, options):
+    page.set_default_timeout(240_000)  # TensorBoard, its data server and the worker start together
     description = RunDescription(
         layers=(LayerDescription("lstm", "LSTM", np.arange(UNITS), np.arange(STEPS)),),
         samples=np.arange(SAMPLES),
@@ -41,11 +51,16 @@ def test_the_tab_shows_a_run_as_it_grows_in_the_page_of_tensorboard(page, tmp_pa
     with SnapshotWriter.open(tmp_path / "version_0" / "hiddenscope", description) as writer:
         record(writer, 0)
         record(writer, 1)
-        server = subprocess.Popen([*command, "--port", str(port)], stderr=subprocess.PIPE, text=True, env=environment)
+        server = subprocess.Popen(
+            [*command, "--port", str(port), *options], stderr=subprocess.PIPE, text=True, env=environment
+        )
+        assert server.stderr is not None
+        drain = threading.Thread(target=server.stderr.read, daemon=True)
         try:
-            assert server.stderr is not None
             assert any("http://" in line for line in server.stderr), "TensorBoard did not start"
-            page.goto(f"http://127.0.0.1:{port}/data/plugin/hiddenscope/index.html")
+            drain.start()
+            prefix = "/deep/down" if options else ""
+            page.goto(f"http://127.0.0.1:{port}{prefix}/data/plugin/hiddenscope/index.html")
             page.wait_for_function(f"() => ({COUNT})(['curves', 0]) === 2")
             page.wait_for_function(f"() => ({COUNT})(['picture', 0]) === {2 * STEPS * UNITS}")
             record(writer, 2)
@@ -55,9 +70,24 @@ def test_the_tab_shows_a_run_as_it_grows_in_the_page_of_tensorboard(page, tmp_pa
             page.wait_for_function("() => document.getElementById('epoch-label').textContent === 'epoch 1'")
             assert page.locator("#curve-cursor").is_visible()
             assert page.input_value("#run") == "version_0"
+            page.keyboard.press("Escape")
+            page.wait_for_selector("#panel-body tr[data-unit]")
+            rows = "() => Array.from(document.querySelectorAll('#panel-body tr[data-unit]'), row => row.dataset.unit)"
+            assert page.evaluate(rows) == [str(unit) for unit in range(UNITS)]
+            page.click("#panel-body th button >> nth=0")
+            assert page.evaluate(rows) == [str(unit) for unit in reversed(range(UNITS))]
+            page.click("#panel-body tr[data-unit='3']")
+            page.wait_for_function(f"() => ({TRACES})().some(trace => trace.name === 'unit 3')")
+            assert "unit 3" in page.inner_text("#chosen")
+            page.click("#chosen button")
+            page.wait_for_function(f"() => ({TRACES})().length === 1")
+            page.select_option("#method", "pca")
+            page.wait_for_function("() => document.getElementById('note').textContent.includes('embedded')")
+            page.select_option("#dimensions", "2")
+            page.wait_for_function(f"() => ({COUNT})(['picture', 0]) === {3 * STEPS * UNITS}")
         finally:
             page.goto("about:blank")  # it would miss the server
             server.terminate()
             server.wait(timeout=30)
-            assert server.stderr is not None
+            drain.join()
             server.stderr.close()

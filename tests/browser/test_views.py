@@ -57,6 +57,8 @@ def record(folder, epochs, seed):
     )
     with ResultStore.open(run.location, writable=True) as store:
         store.put("lstm", "mmphate", parameters(), picture)
+        halves = xr.DataArray(np.repeat(["A", "B"], UNITS // 2), dims="unit", coords={"unit": np.arange(UNITS)})
+        store.put("lstm", "clusters", {}, xr.Dataset({"unit_cluster": halves}))
 
 
 @pytest.fixture(scope="module")
@@ -154,3 +156,76 @@ def test_runs_side_by_side_share_cursor_and_axes_and_two_come_into_one_picture(p
     page.keyboard.press("Escape")
     page.locator("#compare ~ * button, .picker button").first.click()
     page.wait_for_selector("#picture", state="visible")
+
+
+def test_runs_are_listed_opened_by_their_name_and_compared_by_a_tick(page, address):
+    page.goto(address + "?run=first&panel=runs")
+    row = "#runs-table .ag-row[row-id='second']"
+    page.wait_for_selector(row)
+    said = page.inner_text(row)
+    assert "finished" in said
+    assert f"{EPOCHS['second']}" in said
+    tick = page.locator(f"{row} .ag-selection-checkbox input")
+    tick.click()
+    page.wait_for_function("() => location.search.includes('compare=second')")
+    drawn(page, "traces.filter(t => t.type === 'scattergl').length === 2", "compare-graph")
+    assert tick.is_checked()
+    tick.click()
+    page.wait_for_function("() => !location.search.includes('compare=')")
+    page.wait_for_selector("#picture", state="visible")
+    page.locator(f"{row} [col-id='run']").click()
+    page.wait_for_function("() => location.search.includes('run=second')")
+    drawn(page, f"traces.length >= 1 && traces[0].count === {EPOCHS['second'] * STEPS * UNITS}")
+
+
+def test_picked_units_stand_by_name_below_and_a_click_puts_one_back(page, address):
+    page.goto(address + "?run=first&units=3,8")
+    drawn(page, "traces.some(t => t.name === 'unit 8')")
+    page.wait_for_selector("#chosen button >> nth=1")
+    assert page.inner_text("#chosen").split("\u00d7")[0].strip() == "unit 3"
+    page.click("#chosen button >> nth=0")
+    drawn(page, "!traces.some(t => t.name === 'unit 3') && traces.some(t => t.name === 'unit 8')")
+    page.wait_for_function("() => location.search.includes('units=8')")
+
+
+def test_the_bars_below_the_picture_say_how_far_to_trust_it(page, address):
+    page.goto(address + "?run=first&method=pca")
+    drawn(page, "traces.length === 1 && traces[0].count > 0")
+    page.wait_for_selector("#picture-note .trust .gauge >> nth=1")
+    shown = page.evaluate(
+        "() => Array.from(document.querySelectorAll('#picture-note .trust-part'), part => "
+        "[parseFloat(part.querySelector('i').style.width) / 10, Number(part.querySelector('b').textContent)])"
+    )
+    for width, number in shown:
+        assert 0 <= number <= 10
+        assert width == pytest.approx(number, abs=0.1)
+    assert "chance" in page.get_attribute("#picture-note .trust", "aria-label")
+
+
+def test_a_question_mark_explains_each_view(page, address):
+    page.goto(address + "?run=first")
+    drawn(page, "traces.length === 1 && traces[0].count > 0")
+    page.get_by_role("button", name="how to read the embedding").click()
+    page.wait_for_selector("text=Each point is one hidden unit at one time step")
+
+
+def test_a_click_on_the_curve_of_a_cluster_brings_all_its_units_forward_and_another_puts_them_back(page, address):
+    page.goto(address + "?run=first")
+    drawn(page, "traces.length === 1 && traces[0].count > 0")
+    click = """() => {
+      const graph = document.querySelector('#curves .js-plotly-plot');
+      const at = graph.data.findIndex(trace => trace.name === 'cluster B'), trace = graph.data[at];
+      const point = { curveNumber: at, pointNumber: 1, x: graph._fullData[at].x[1], data: trace };
+      graph.emit('plotly_click', { points: [point] });
+    }"""
+    page.wait_for_function(
+        "() => document.querySelector('#curves .js-plotly-plot').data.some(trace => trace.name === 'cluster B')"
+    )
+    page.evaluate(click)
+    traces = drawn(page, f"traces.some(t => t.name === '{UNITS // 2} units')")
+    brought = next(trace for trace in traces if trace["name"] == f"{UNITS // 2} units")
+    assert brought["count"] == EPOCHS["first"] * STEPS * UNITS // 2
+    page.wait_for_function(f"() => document.getElementById('chosen').innerText.includes('{UNITS // 2} units')")
+    page.wait_for_selector(f"#unit-table .ag-row-selected[row-id='{UNITS // 2}']")
+    page.evaluate(click)
+    drawn(page, "traces.length === 1")

@@ -48,6 +48,7 @@
     body.replaceChildren();
     const say = (text) => { const line = document.createElement("p"); line.textContent = text; body.append(line); };
     if (news.message) say(news.message);
+    if (news.table) { body.append(table(news.table)); markPicked(); }
     for (const figure of news.figures) {
       figure.words.forEach(say);
       if (!figure.height) continue;
@@ -56,6 +57,46 @@
       body.append(graph);
       Plotly.newPlot(graph, figure.data, figure.layout, config);
     }
+  }
+
+  /* The table of units: a click on a header sorts, a click on a row brings its unit forward in all views. */
+  let sorted = { column: 0, down: false };
+  function table(found) {
+    const made = document.createElement("table"), head = made.createTHead().insertRow(), body = made.createTBody();
+    const shown = (value) => (value === null ? "" : typeof value === "number" ? String(Number(value.toPrecision(4))) : value);
+    const order = () => {
+      const key = (row) => (row[sorted.column] === null ? -Infinity : Number.isNaN(Number(row[sorted.column])) ? row[sorted.column] : Number(row[sorted.column]));
+      const rows = found.rows.slice().sort((a, b) => (key(a) < key(b) ? -1 : key(a) > key(b) ? 1 : 0));
+      if (sorted.down) rows.reverse();
+      body.replaceChildren(...rows.map((row) => {
+        const line = document.createElement("tr");
+        line.dataset.unit = row[0];
+        line.append(...row.map((value) => {
+          const cell = document.createElement("td");
+          cell.textContent = shown(value);
+          if (typeof value === "number") cell.className = "number";
+          return cell;
+        }));
+        line.addEventListener("click", () => window.dash_clientside.set_props("units", { data: scope.toggled(picked, row[0]) }));
+        return line;
+      }));
+      [...head.cells].forEach((cell, k) => cell.setAttribute("aria-sort", k !== sorted.column ? "none" : sorted.down ? "descending" : "ascending"));
+      markPicked();
+    };
+    found.headers.forEach((header, k) => {
+      const cell = document.createElement("th"), button = document.createElement("button");
+      button.textContent = header;
+      button.addEventListener("click", () => { sorted = { column: k, down: sorted.column === k && !sorted.down }; order(); });
+      cell.append(button);
+      head.append(cell);
+    });
+    order();
+    return made;
+  }
+
+  let picked = [];
+  function markPicked() {
+    for (const line of at("panel-body").querySelectorAll("tr[data-unit]")) line.classList.toggle("picked", picked.includes(line.dataset.unit));
   }
 
   async function ask(state, view, dark) {
@@ -78,6 +119,8 @@
 
   /* Called by tab.js once a second, after the upper part is up to date. */
   scope.panelsOfTab = async function (state, view, dark) {
+    picked = (state.units || []).map(String);
+    markPicked();
     if (asking) return;
     asking = true;
     try { await ask(state, view, dark); } catch { /* the upper part says that there is no answer */ } finally { asking = false; }

@@ -6,13 +6,20 @@
   const at = (id) => document.getElementById(id);
   const state = { cursor: null, units: [], epochs: [], picture: null, curves: null, curves_mark: "", picture_mark: "" };
   const config = { displaylogo: false, responsive: true };
-  const dark = window.matchMedia("(prefers-color-scheme: dark)").matches;
-  document.documentElement.classList.toggle("dark", dark);
+  let dark = false;
+
+  /* As dark as the TensorBoard around this page; as the system, when there is none around it. */
+  function followTheme() {
+    let around = null;
+    try { around = window.top === window ? null : window.top.document.body; } catch { /* framed by a stranger */ }
+    dark = around ? around.classList.contains("dark-mode") : window.matchMedia("(prefers-color-scheme: dark)").matches;
+    document.documentElement.classList.toggle("dark", dark);
+  }
 
   /* scope.js moves the page through set_props, as it does in Dash. */
   window.dash_clientside.set_props = function (id, props) {
     if (id === "cursor") { state.cursor = props.data; draw(["picture", "transport"]); }
-    else if (id === "units") { state.units = props.data; draw(["picture", "curves"]); }
+    else if (id === "units") { state.units = props.data; scope.chosen(state.units); draw(["picture", "curves"]); }
     else if (id === "play") at("play").textContent = props.children;
   };
 
@@ -56,7 +63,7 @@
 
   function query() {
     const asked = new URLSearchParams({ dark: dark ? "1" : "0", log: at("log").checked ? "1" : "0" });
-    for (const id of ["run", "layer", "color", "dimensions"]) if (at(id).value) asked.set(id, at(id).value);
+    for (const id of ["run", "layer", "method", "color", "dimensions"]) if (at(id).value) asked.set(id, at(id).value);
     asked.set("curves_seen", state.curves_mark);
     asked.set("picture_seen", state.picture_mark);
     return asked.toString();
@@ -73,6 +80,25 @@
     }
   }
 
+  /* How far to trust the picture: a bar for what is kept, a mark at what chance would keep. */
+  function showTrust(name, found) {
+    const made = (tag, text, style) => Object.assign(document.createElement(tag), { textContent: text || "", style: style || "" });
+    const part = (one) => {
+      const place = made("span"), bar = made("span");
+      bar.className = "gauge";
+      bar.append(made("i", "", "width:" + 100 * one.kept + "%"));
+      if (one.chance !== null) bar.append(made("u", "", "left:" + 98 * one.chance + "%"));
+      place.append(one.where, bar, made("b", (10 * one.kept).toFixed(1)), " of 10");
+      return place;
+    };
+    at("trust").hidden = !found.length;
+    at("trust").replaceChildren(made("span", name), ...found.map(part));
+    const chance = (one) => (one.chance === null ? "" : " (" + (10 * one.chance).toFixed(1) + " by chance)");
+    const said = found.map((one) => (10 * one.kept).toFixed(1) + " " + one.where + chance(one)).join(", ");
+    at("trust").title = "Of a point's 10 true neighbors the picture keeps " + said + ".";
+    at("trust").setAttribute("aria-label", at("trust").title);
+  }
+
   function show(news) {
     const nothing = news.message !== undefined;
     at("message").hidden = !nothing;
@@ -82,11 +108,13 @@
     at("problem").hidden = !news.problem;
     at("problem").textContent = news.problem || "";
     fill(at("color"), news.colors, at("color").value || "epoch");
+    fill(at("method"), news.methods, at("method").value || "mmphate");
     fill(at("run"), news.runs, news.run);
     if (nothing) return;
     fill(at("layer"), news.layers, news.layer);
     at("status").textContent = news.status;
     state.epochs = news.epochs;
+    showTrust(news.trusted, news.trust);
     const parts = ["transport"];
     for (const name of ["picture", "curves"]) {
       if (!news[name]) continue;
@@ -104,10 +132,11 @@
   async function turn() {
     if (looking) return;
     looking = true;
+    followTheme();
     try { await look(); } finally { looking = false; }
   }
   setInterval(turn, 1000);
-  for (const id of ["run", "layer", "color", "dimensions", "log"]) at(id).addEventListener("change", turn);
+  for (const id of ["run", "layer", "method", "color", "dimensions", "log"]) at(id).addEventListener("change", turn);
   at("scrub").addEventListener("input", () => keep({ cursor: scope.scrubbed(Number(at("scrub").value)) }));
   at("play").addEventListener("click", () => scope.play(1));
   at("all-epochs").addEventListener("click", () => keep({ cursor: scope.all(1) }));
