@@ -209,8 +209,11 @@ def test_a_question_mark_explains_each_view(page, address):
     page.wait_for_selector("text=Each point is one hidden unit at one time step")
 
 
-def test_a_click_on_the_curve_of_a_cluster_brings_all_its_units_forward_and_another_puts_them_back(page, address):
-    page.goto(address + "?run=first")
+def test_a_click_on_the_curve_of_a_cluster_brings_all_its_units_forward_and_another_puts_them_back(
+    page, serve, tmp_path
+):
+    record(tmp_path / "alone", EPOCHS["first"], seed=7)
+    page.goto(serve(tmp_path, "--no-worker"))  # a worker would find clusters of its own
     drawn(page, "traces.length === 1 && traces[0].count > 0")
     click = """() => {
       const graph = document.querySelector('#curves .js-plotly-plot');
