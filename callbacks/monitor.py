@@ -39,6 +39,7 @@ from hiddenscope.callbacks.trainers import (
     metrics_wanted,
     names_of_classes,
     position,
+    position_at_end,
     refuse_sharded_models,
 )
 from hiddenscope.description import INPUTS
@@ -373,7 +374,7 @@ class HiddenStateMonitor(pl.Callback):
             due = trainer.strategy.broadcast(due)  # a function of the user's may say another thing in each process
         current = self._looked_at == (epoch, trainer.global_step)
         if due and not current:
-            self._capture(trainer, float(epoch))
+            self._capture(trainer, position_at_end(trainer))
             self._looked_at = (epoch, trainer.global_step)
         elif not due and not any(name.endswith("/change") for name in self._scalars):
             self._capture(trainer, float(epoch), to_record=False)  # early stopping wants every scalar from the start

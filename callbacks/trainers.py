@@ -18,10 +18,19 @@ _SHARDED = ("FSDP", "DeepSpeed", "ModelParallel")
 
 def position(trainer: pl.Trainer) -> float:
     """How much training lies behind the model, as an epoch number: -1 before any, ``e`` after epoch ``e``."""
+    return trainer.current_epoch - 1 + _part(trainer)
+
+
+def position_at_end(trainer: pl.Trainer) -> float:
+    """The same at the end of an epoch: its number, or less where the training stops within it (``max_steps``)."""
+    return trainer.current_epoch - 1 + (_part(trainer) or 1.0)
+
+
+def _part(trainer: pl.Trainer) -> float:
+    """Which part of an epoch is done, 0 at its beginning, at its end, and where nobody knows its length."""
     done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
     count = trainer.num_training_batches
-    fraction = done / count if 0 < done < count < float("inf") else 0.0
-    return trainer.current_epoch - 1 + fraction
+    return float(done / count) if 0 < done < count < float("inf") else 0.0
 
 
 def batches_per_epoch(trainer: pl.Trainer) -> int:

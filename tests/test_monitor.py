@@ -246,6 +246,17 @@ def test_steps_within_an_epoch_are_fractional_epochs(tmp_path: Path) -> None:
     assert metrics["logged_late"].tolist()[2:] == [0, 1]
 
 
+def test_a_training_that_stops_within_an_epoch_is_recorded_there_and_resumed_there(tmp_path: Path) -> None:
+    keeper = ModelCheckpoint(tmp_path / "checkpoints", save_last=True, every_n_train_steps=1)
+    logger = CSVLogger(tmp_path, "logs", 0)
+    options: dict[str, Any] = {"logger": logger, "enable_checkpointing": True}
+    fit(tmp_path, HiddenStateMonitor(strict=True), keeper, epochs=-1, max_steps=8, **options)  # six batches per epoch
+    np.testing.assert_allclose(open_run(tmp_path).epochs, [-1, 0, 2 / 6])
+    engine = trainer(tmp_path, HiddenStateMonitor(strict=True), epochs=2, **options)
+    engine.fit(Classifier(), *loaders(), ckpt_path=str(tmp_path / "checkpoints" / "last.ckpt"), weights_only=False)
+    np.testing.assert_allclose(open_run(tmp_path).epochs, [-1, 0, 2 / 6, 1])
+
+
 def test_a_training_resumed_within_an_epoch_goes_on_there(tmp_path: Path) -> None:
     keeper = ModelCheckpoint(tmp_path / "checkpoints", every_n_train_steps=4, save_top_k=-1, filename="{step}")
     logger = CSVLogger(tmp_path, "logs", 0)
