@@ -162,16 +162,42 @@ def quality_on_bifurcation(*, rivals: tuple[str, ...]) -> list[Outcome]:
     return outcomes
 
 
-def quality_on_lstm() -> list[Outcome]:
-    """Neighborhoods kept on the states of a wide LSTM."""
+def quality_on_lstm(*, rivals: tuple[str, ...]) -> list[Outcome]:
+    """Neighborhoods kept on the states of a wide LSTM, beside the plain picture and rivals on the same nodes."""
     recipe = traces.WIDE
-    ours, nodes = _lstm_fit(recipe.snapshots * recipe.steps * recipe.units)
+    nodes = recipe.snapshots * recipe.steps * recipe.units
+    trace = traces.lstm(recipe)
+    ours, _ = _lstm_fit(nodes)
     row = f"LSTM, {nodes:,} nodes: inter k=10 / 40, intra k=2"
     if ours.picture is None:
         return [_missing(row, ">= .75 / .80 / .64", ours)]
-    score = _scores(np.load(traces.lstm(recipe)), ours, intra_k=2)
-    met = score["inter_10"] >= 0.75 and score["inter_40"] >= 0.80 and score["intra"] >= 0.64
-    return [Outcome(row, _kept(score), ">= .75 / .80 / .64", met, (), score)]
+    plain = measure(f"plain-lstm-{nodes}", "mmphate", trace, nodes=nodes, options={**OURS, "refine": 0})
+    others = [measure(f"{name}-lstm-{nodes}", name, trace, nodes=nodes, options=THREE_D) for name in rivals]
+    names = {"refined": ours, "plain": plain, **{run.method: run for run in others}}
+    values = np.load(trace)
+    scores = {name: _scores(values, run, intra_k=2) for name, run in names.items() if run.picture is not None}
+    mine = scores["refined"]
+    met = mine["inter_10"] >= 0.75 and mine["inter_40"] >= 0.80 and mine["intra"] >= 0.64
+    listed = "; ".join(f"{name} {_kept(score)}, {names[name].cpu_s:.0f} CPU-s" for name, score in scores.items())
+    numbers = {f"{name} {key}": value for name, score in scores.items() for key, value in score.items()}
+    return [Outcome(row, listed, ">= .75 / .80 / .64", met, (ours, plain, *others), numbers)]
+
+
+def on_a_gpu(nodes: int) -> list[Outcome]:
+    """Wall seconds of two cores over those of a CUDA device, for one fit at default settings."""
+    import torch
+
+    row = f"a GPU against two cores, {nodes:,} nodes"
+    if not torch.cuda.is_available():
+        return [Outcome(row, "not measured (no CUDA device here)", ">= 10x", None)]
+    ours, count = _lstm_fit(nodes)
+    trace = traces.lstm(traces.LONG, snapshots=count // (traces.LONG.steps * traces.LONG.units))
+    there = measure(f"cuda-{count}", "mmphate", trace, nodes=count, options={**OURS, "device": "cuda"})
+    if ours.wall_s is None or there.wall_s is None:
+        return [_missing(row, ">= 10x", ours, there)]
+    ratio = ours.wall_s / there.wall_s
+    text = f"{ratio:.1f}x ({ours.wall_s:.1f} s / {there.wall_s:.1f} s on {torch.cuda.get_device_name()})"
+    return [Outcome(row, text, ">= 10x", ratio >= 10, (ours, there), {"ratio": ratio})]
 
 
 def live(snapshots: int) -> list[Outcome]:
@@ -233,10 +259,12 @@ ROWS = (
     Row("agreement", agreement_with_m_phate, quick=True),
     Row("determinism", determinism, quick=True),
     Row("size-128k", lambda: size_and_time(128_000, gib=0.8, seconds=10), quick=True),
-    Row("quality-lstm", quality_on_lstm, quick=True),
+    Row("quality-lstm", lambda: quality_on_lstm(rivals=("umap",)), quick=False),
+    Row("quality-lstm-quick", lambda: quality_on_lstm(rivals=()), quick=True),
     Row("live-quick", lambda: live(90), quick=True),
     Row("live", lambda: live(1000), quick=False),
     Row("size-860k", lambda: size_and_time(860_160, gib=1.5, seconds=30), quick=False),
+    Row("gpu", lambda: on_a_gpu(860_160), quick=False),
     Row("size-5m", lambda: size_and_time(5_018_880, gib=24, seconds=None), quick=False),
     Row("growth", lambda: growth((53_760, 215_040, 860_160, 5_018_880)), quick=False),
     Row("growth-quick", lambda: growth((53_760, 107_520, 215_040)), quick=True),

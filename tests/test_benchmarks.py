@@ -54,7 +54,7 @@ def test_every_kind_of_row_runs_at_toy_size() -> None:
     nodes = TOY.snapshots * TOY.steps * TOY.units
     outcomes = [
         *rows.size_and_time(nodes, gib=1, seconds=10),
-        *rows.quality_on_lstm(),
+        *rows.quality_on_lstm(rivals=("pca",)),
         *rows.quality_on_bifurcation(rivals=("pca",)),
         *rows.live(12),
         *rows.determinism(),
