@@ -59,7 +59,7 @@ def test_every_kind_of_row_runs_at_toy_size() -> None:
         *rows.live(12),
         *rows.determinism(),
     ]
-    assert len(outcomes) == 2 + 1 + 3 + 5 + 1
+    assert len(outcomes) == 2 + 1 + 2 + 5 + 1
     assert all(isinstance(outcome.met, bool) for outcome in outcomes)
     assert outcomes[0].value == "0.00 GiB"
     assert outcomes[-1].met
