@@ -41,6 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     if name == "full":
         results = json.loads(written.read_text())
         report.plot(results)
+        report.plot_live(results)
         report.document(results)
     return int(asked.strict and any(outcome.met is False for outcome in outcomes))
 

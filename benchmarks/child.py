@@ -39,7 +39,7 @@ def live(trace, options):  # type: ignore[no-untyped-def]
 
     def embed():  # type: ignore[no-untyped-def]
         estimator = MMPHATE(**options).fit(trace[:start])
-        series = {"cpu_s": [], "moved": [], "moved_most": [], "placing_s": [], "quality": []}
+        series = {"cpu_s": [], "moved": [], "moved_most": [], "placing_s": [], "quality": [], "start": [start]}
         for epoch in range(start, len(trace)):
             if (epoch - start) % max(1, (len(trace) - start) // 10) == 0:
                 estimator.transform(trace[epoch : epoch + 1])  # what every placing needs is prepared once

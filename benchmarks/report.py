@@ -14,6 +14,7 @@ RESULTS = Path("benchmarks/results")
 PAGE = Path("docs/benchmarks.md")
 _BEGIN, _END = "<!-- results -->", "<!-- end of results -->"
 PLOT = Path("docs/images/benchmarks.png")
+LIVE_PLOT = Path("docs/images/benchmarks-live.png")
 
 
 def table(outcomes: list[Outcome], machine: dict[str, Any]) -> str:
@@ -69,6 +70,36 @@ def plot(results: dict[str, Any], path: Path = PLOT) -> Path | None:
         axes.set(xscale="log", yscale="log", xlabel="nodes", ylabel=quantity)
         axes.grid(alpha=0.3)
     left.legend(frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)
+    return path
+
+
+def plot_live(results: dict[str, Any], path: Path = LIVE_PLOT) -> Path | None:
+    """What every epoch of the longest live training cost, and how far the nodes shown before it moved; None if none."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    runs = [run for row in results["rows"] for run in row["measurements"] if (run.get("series") or {}).get("moved")]
+    if not runs:
+        return None
+    series = max(runs, key=lambda run: run["nodes"])["series"]
+    start = series.get("start", [0])[0]
+    epochs = [start + number + 1 for number in range(len(series["cpu_s"]))]
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.2), constrained_layout=True)
+    left.plot(epochs, series["cpu_s"], ".", markersize=2)
+    left.axhline(0.4, color="0.5", linestyle="--", linewidth=1)
+    left.set(ylabel="processor time of the epoch (s)", xlabel="epochs in the picture")
+    left.set_ylim(0, 1.05 * max(0.4, *sorted(series["cpu_s"])[: max(1, int(0.995 * len(epochs)))]))
+    right.plot(epochs, series["moved_most"], ".", markersize=2, label="farthest node")
+    right.plot(epochs, series["moved"], ".", markersize=2, label="median node")
+    right.set(ylabel="move (sd of the picture)", xlabel="epochs in the picture", ylim=(0, None))
+    right.legend(frameon=False, markerscale=5)
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
     pyplot.close(figure)

@@ -7,8 +7,8 @@ and the *shown* one, which eases toward it, so that nothing jumps.
 
 What would grow with the history is done to a part of it. Landmarks and bandwidth are taken from a sample of at most
 `LiveSettings.max_slices` slices. Refinement moves the new nodes and, in turn, others up to `REFINED_NODES`, among all
-the rest, which stay; until it is their turn they ride along with their landmark. Who is near whom is never searched
-anew, but kept (`hiddenscope.embeddings.neighborhoods`).
+the rest, which stay; until it is their turn they ride along with the landmarks around them. Who is near whom is never
+searched anew, but kept (`hiddenscope.embeddings.neighborhoods`).
 
 Source of the recipe: ours. A frozen model fails, because the bandwidth falls severalfold while a network learns.
 """
@@ -32,7 +32,7 @@ from hiddenscope.embeddings.diffusion import (
 from hiddenscope.embeddings.intra import intra_kernel
 from hiddenscope.embeddings.landmarks import Landmarks
 from hiddenscope.embeddings.mds import metric_mds
-from hiddenscope.embeddings.neighborhoods import Neighborhoods, neighborhoods, surroundings, with_arrivals
+from hiddenscope.embeddings.neighborhoods import Neighborhoods, carried, neighborhoods, surroundings, with_arrivals
 from hiddenscope.embeddings.neighbors import nearest_slices
 from hiddenscope.embeddings.placing import landmark_means, nearest_landmarks
 from hiddenscope.embeddings.refinement import EPOCHS, RANKS, refine, slice_mates
@@ -50,13 +50,13 @@ TIME_RATE = 0.12
 RENEWAL = 0.02
 """Share of each unit's landmarks that may be exchanged in an epoch."""
 MDS_ROUNDS = 30
-MDS_ANCHOR = 0.1
-REFINEMENT_ROUNDS = 16
-EASING = 0.5
+MDS_ANCHOR = 0.2
+REFINEMENT_ROUNDS = 12
+EASING = 0.35
 LARGEST_MOVE = 0.25
 """Largest move of a shown node in one epoch, in standard deviations of the picture."""
 EXACT_PAIRS = 30_000_000
-REFINED_NODES = 24_000
+REFINED_NODES = 36_000
 """Nodes that are refined in one epoch: the new ones, and others in turn."""
 FULL_SPECTRUM_EVERY = 4
 _SCALE_PAIRS = 20_000
@@ -357,15 +357,11 @@ def _ease(picture: LivePicture, target: Float32Array, labels: npt.NDArray[np.int
 
 
 def _ride(picture: LivePicture, succession: Succession, landmark_positions: Float32Array, count: int) -> Float32Array:
-    """Targets of all slices as if each node kept its place beside its landmark."""
+    """Targets of all slices as if the landmarks around each node took it along."""
     moves = np.zeros_like(picture.landmark_positions)
     alive = succession.ancestors >= 0
     moves[succession.ancestors[alive]] = landmark_positions[alive] - succession.positions[alive]
-    riding = _padded(picture.target, count)
-    riding[: len(picture.target)] += np.where(
-        picture.labels[..., None] >= 0, moves[np.maximum(picture.labels, 0)], np.float32(0)
-    )
-    return riding
+    return _padded(picture.target + carried(picture.near, picture.labels, moves), count)
 
 
 def _follow(labels: npt.NDArray[np.int32], succession: Succession) -> npt.NDArray[np.int32]:

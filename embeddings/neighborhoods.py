@@ -116,6 +116,26 @@ def surroundings(
     return Edges(starts, neighbors), Surroundings(by_unit.reshape(-1, positions.shape[2]), repelling)
 
 
+def carried(known: Neighborhoods, labels: IntArray, moves: Float32Array) -> Float32Array:
+    """How every node moves if its landmark and those of its neighbors take it along: the mean of their moves.
+
+    Neighbors on two sides of a border between landmarks thus stay neighbors.
+
+    Args:
+        known: of all slices.
+        labels: shape (slice, unit): landmark of each node, -1 for excluded nodes.
+        moves: shape (landmark, component).
+
+    Returns:
+        Shape (slice, unit, component), 0 for excluded nodes.
+    """
+    n_units, n_slices = known.reach.shape
+    result = np.zeros((n_units, n_slices, moves.shape[1]), np.float32)
+    by_unit = np.ascontiguousarray(labels.T)
+    run_blocks(lambda unit: _carry(known.slices[unit], by_unit[unit], moves, result[unit]), range(n_units))
+    return result.swapaxes(0, 1)
+
+
 def _blank(n_units: int, start: int, stop: int) -> tuple[IntArray, Float32Array]:
     """Lists of the slices ``start`` to ``stop``, each of which lists itself."""
     itself = np.arange(start, stop, dtype=np.int32)[None, :, None]
@@ -227,3 +247,21 @@ def _join(slices, place, cursor, neighbors):  # type: ignore[no-untyped-def]
             if place[other] < rows:
                 neighbors[cursor[place[other]]] = own
                 cursor[place[other]] += 1
+
+
+@compiled
+def _carry(slices, labels, moves, result):  # type: ignore[no-untyped-def]
+    for number in range(len(slices)):
+        if labels[number] < 0:
+            continue
+        own, total = result[number], np.float32(1.0)
+        for component in range(moves.shape[1]):
+            own[component] = moves[labels[number], component]
+        for entry in range(slices.shape[1]):
+            other = labels[slices[number, entry]]
+            if other >= 0:
+                total += np.float32(1.0)
+                for component in range(moves.shape[1]):
+                    own[component] += moves[other, component]
+        for component in range(moves.shape[1]):
+            own[component] /= total

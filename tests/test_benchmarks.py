@@ -138,6 +138,16 @@ def test_results_are_a_table_a_file_and_a_plot(tmp_path: Path) -> None:
     assert report.plot({"rows": []}, tmp_path / "nothing.png") is None
 
 
+def test_a_live_training_is_plotted_epoch_by_epoch(tmp_path: Path) -> None:
+    series = {"cpu_s": [0.1, 0.2, 0.2], "moved": [0.1, 0.05, 0.04], "moved_most": [0.2, 0.25, 0.2], "start": [5]}
+    run = measure.Measurement("live", "live", 1000, {}, 1.0, 2.0, 2**30, series=series)
+    results = {"rows": [{"measurements": [run.as_json()]}]}
+    plotted = report.plot_live(results, tmp_path / "live.png")
+    assert plotted is not None
+    assert plotted.read_bytes().startswith(b"\x89PNG")
+    assert report.plot_live({"rows": []}, tmp_path / "nothing.png") is None
+
+
 def test_an_unknown_row_lists_the_known(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         command.main(["--only", "everything"])

@@ -8,7 +8,14 @@ import pytest
 
 from engine_examples import recurrent_trace
 from hiddenscope.embeddings import neighborhoods as module
-from hiddenscope.embeddings.neighborhoods import NEAR, Neighborhoods, neighborhoods, surroundings, with_arrivals
+from hiddenscope.embeddings.neighborhoods import (
+    NEAR,
+    Neighborhoods,
+    carried,
+    neighborhoods,
+    surroundings,
+    with_arrivals,
+)
 from hiddenscope.embeddings.neighbors import nearest_slices
 from hiddenscope.embeddings.nodes import normalize
 from hiddenscope.embeddings.refinement import RANKS
@@ -145,3 +152,20 @@ def test_the_surroundings_are_all_edges_of_the_active_slices_and_all_that_may_re
         wanted = positions[np.isfinite(positions[:, unit, 0]), unit]
         np.testing.assert_array_equal(everyone[around.repelling[unit]], wanted)
         assert sum(around.repelling[unit] < len(rows.values)) == len(active) - (unit == 1)
+
+
+def test_nodes_are_carried_along_by_the_landmarks_around_them() -> None:
+    nodes = normalized()
+    nodes[7, 2] = np.nan
+    known = begun(nodes)
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 9, nodes.shape[:2]).astype(np.int32)
+    labels[7, 2] = -1
+    moves = generator.normal(size=(9, 3)).astype(np.float32)
+    found = carried(known, labels, moves)
+    assert (found[7, 2] == 0).all()
+    for number, unit in ((0, 0), (6, 2), (143, 3)):
+        others = [number, *(int(other) for other in known.slices[unit, number] if labels[other, unit] >= 0)]
+        np.testing.assert_allclose(found[number, unit], moves[labels[others, unit]].mean(axis=0), rtol=1e-5)
+    together = carried(known, np.where(labels < 0, -1, 4).astype(np.int32), moves)
+    np.testing.assert_allclose(together[0, 0], moves[4], rtol=1e-6)

@@ -111,11 +111,16 @@ import hashlib, sys
 sys.path.insert(0, sys.argv[1])
 import numpy as np
 from engine_examples import recurrent_trace
+from hiddenscope.embeddings.live import LiveSettings, advance, begin
 from hiddenscope.embeddings.nodes import normalize
 from hiddenscope.embeddings.streaming import embed_nodes
 nodes = normalize(recurrent_trace(40, 20, 5, 10))
 for sums in ("exact", "centers"):
     print(hashlib.sha256(embed_nodes(nodes, n_landmark=200, sums=sums, seed=4).positions.tobytes()).hexdigest())
+picture = begin(nodes[:720], LiveSettings(n_landmark=200, max_slices=500))
+for epoch in (36, 37, 38):
+    picture = advance(picture, nodes[20 * epoch : 20 * epoch + 20])
+print(hashlib.sha256(picture.shown.tobytes()).hexdigest())
 """
 
 
