@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 Masks = Literal["step", "unit"]
 EPSILON = 1e-3
 _AGREEMENT = 0.02  # of recorded states, which may be in half precision, with those computed here
+_BLOCK = 2**24  # numbers of one kind that are held at once
 DROPOUT = 0.2
 """The share of hidden relevance that is dropped, for a module that has no dropout of its own."""
 
@@ -68,7 +69,7 @@ def relevance(
             torch takes them; default zeros.
         epsilon: keeps quotients from growing beyond bounds where contributions cancel.
         conserve: see above.
-        passes: how many backward passes with dropout; 0 for none. All run at once.
+        passes: how many backward passes with dropout; 0 for none. They run together, as many as memory allows.
         dropout: share of hidden relevance that a pass drops, the rest being scaled up; default the module's own, or
             0.2 where it has none.
         masks: ``"step"`` drops anew at every step: the mean of the passes tends to the relevance without dropout.
@@ -102,46 +103,94 @@ def relevance(
     rate = (getattr(module, "dropout", 0.0) or DROPOUT) if dropout is None else dropout
     if not 0 <= rate < 1:
         raise ValueError(f"dropout must lie in 0..1, 1 excluded, got {rate}")
-    clean = np.nan_to_num(values).transpose(1, 0, 2)
-    passed = network.forward(clean, lengths, initial_states(initial, network, values.shape[0]))
-    outputs = passed[-1].outputs
-    samples = np.arange(len(values))
-    output = outputs[steps, samples, unit]
-    seeds = np.zeros_like(outputs)
-    seeds[steps, samples, unit] = output
+    start = initial_states(initial, network, len(values))
+    # What comes later than the unit is looked at cannot matter where nothing reads backward.
+    reach = values.shape[1] if network.bidirectional else int(steps.max()) + 1
+    clean = np.nan_to_num(values[:, :reach])
+    size = reach * (network.input_size + network.width * network.sides)
+    generator = np.random.default_rng(random_state)
+    parts: list[dict[str, Floats]] = []
+    for rows in _blocks(len(values), size * max(1, passes)):
+        passed = network.forward(
+            clean[rows].transpose(1, 0, 2), np.minimum(lengths[rows], reach), tuple(state[:, rows] for state in start)
+        )
+        seeds = np.zeros_like(passed[-1].outputs)
+        at = (steps[rows], np.arange(len(steps[rows])), unit)
+        seeds[at] = passed[-1].outputs[at]
+        found, carried = (part[0] for part in _propagate(passed, seeds, 1, epsilon, conserve, None))
+        part = {"relevance": found, "output": seeds[at], "carried": carried}
+        if passes:
 
-    found, carried = (part[0] for part in _propagate(passed, seeds, 1, epsilon, conserve, None))
+            def drawn(count: int, passed: list[Level] = passed, seeds: Floats = seeds, found: Floats = found) -> Floats:
+                if not rate:
+                    return np.broadcast_to(found, (count, *found.shape))
+                draw = _masks(count, rate, masks, generator)
+                return _propagate(passed, seeds, count, epsilon, conserve, draw)[0]
+
+            part |= _over_passes(drawn, found, passes, size * len(found), keep=keep_passes)
+        parts.append(part)
+    later = [(0, 0), (0, values.shape[1] - reach)]
+    whole = {
+        name: np.concatenate([part[name] for part in parts], axis=1 if name == "relevance_passes" else 0)
+        for name in parts[0]
+    }
     dims = ("sample", "step", "feature")
-    result = xr.Dataset(
-        {
-            "relevance": (dims, found),
-            "output": ("sample", output),
-            "carried": ("sample", carried),
-            "unexplained": ("sample", output - found.sum(axis=(1, 2)) - carried),
-            "target_step": ("sample", steps),
-        },
-        attrs={"unit": unit, "epsilon": epsilon, "conserve": conserve, "passes": passes},
-    )
-    if passes:
-        if rate:
-            draw = _masks(passes, rate, masks, np.random.default_rng(random_state))
-            drawn, _ = _propagate(passed, seeds, passes, epsilon, conserve, draw)
-            mean, spread = drawn.mean(axis=0), drawn.std(axis=0, ddof=min(1, passes - 1))
-            by_step = drawn.sum(axis=3).std(axis=0, ddof=min(1, passes - 1))
-        else:
-            drawn = np.broadcast_to(found, (passes, *found.shape))
-            mean, spread, by_step = found, np.zeros_like(found), np.zeros_like(found[..., 0])
-        with np.errstate(divide="ignore", invalid="ignore"):
-            variation = np.where(mean != 0, spread / np.abs(mean), np.nan)
-        result = result.assign(
-            relevance_mean=(dims, mean),
-            relevance_std=(dims, spread),
-            variation=(dims, variation),
-            step_std=(dims[:2], by_step),
-        ).assign_attrs(dropout=rate, masks=masks)
-        if keep_passes:
-            result["relevance_passes"] = (("pass", *dims), drawn)
-    return result
+    named: dict[str, Any] = {
+        "relevance": (dims, _padded(whole["relevance"], [*later, (0, 0)])),
+        "output": (("sample",), whole["output"]),
+        "carried": (("sample",), whole["carried"]),
+        "unexplained": (("sample",), whole["output"] - whole["relevance"].sum(axis=(1, 2)) - whole["carried"]),
+        "target_step": (("sample",), steps),
+    }
+    attributes = {"unit": unit, "epsilon": epsilon, "conserve": conserve, "passes": passes}
+    if not passes:
+        return xr.Dataset(named, attrs=attributes)
+    mean, spread = (_padded(whole[name], [*later, (0, 0)]) for name in ("relevance_mean", "relevance_std"))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        variation = np.where(mean != 0, spread / np.abs(mean), np.nan)
+    named |= {"relevance_mean": (dims, mean), "relevance_std": (dims, spread), "variation": (dims, variation)}
+    named["step_std"] = (dims[:2], _padded(whole["step_std"], later))
+    if keep_passes:
+        named["relevance_passes"] = (("pass", *dims), _padded(whole["relevance_passes"], [(0, 0), *later, (0, 0)]))
+    return xr.Dataset(named, attrs=attributes | {"dropout": rate, "masks": masks})
+
+
+def _blocks(count: int, size: int) -> list[slice]:
+    """Rows that are looked at together, of which each takes ``size`` numbers."""
+    width = max(1, _BLOCK // max(size, 1))
+    return [slice(first, first + width) for first in range(0, count, width)]
+
+
+def _over_passes(
+    drawn: Callable[[int], Floats], found: Floats, passes: int, size: int, *, keep: bool
+) -> dict[str, Floats]:
+    """Mean and spread over passes, drawn some at a time: ``drawn(n)`` gives n passes, each of ``size`` numbers."""
+    kept: list[Floats] = []
+    sums, squares = np.zeros_like(found), np.zeros_like(found)
+    by_step, by_step_squares = np.zeros_like(found[..., 0]), np.zeros_like(found[..., 0])
+    for rows in _blocks(passes, size):
+        some = drawn(len(range(passes)[rows]))
+        off = some - found  # nearer to 0, so that the difference of the sums below keeps its digits
+        sums += off.sum(axis=0)
+        squares += (off**2).sum(axis=0)
+        together = off.sum(axis=3)
+        by_step += together.sum(axis=0)
+        by_step_squares += (together**2).sum(axis=0)
+        if keep:
+            kept.append(some)
+
+    def spread(total: Floats, total_squares: Floats) -> Floats:
+        variance = (total_squares - total**2 / passes) / max(1, passes - 1)
+        return np.asarray(np.sqrt(np.maximum(variance, 0)))
+
+    answer = {"relevance_mean": found + sums / passes, "relevance_std": spread(sums, squares)}
+    answer["step_std"] = spread(by_step, by_step_squares)
+    return answer | ({"relevance_passes": np.concatenate(kept)} if keep else {})
+
+
+def _padded(values: Floats, widths: list[tuple[int, int]]) -> Floats:
+    """With zeros for the steps that cannot matter."""
+    return np.pad(values, widths) if any(after for _, after in widths) else values
 
 
 def run_relevance(

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 import xarray as xr
 from dash.development.base_component import Component
 
+from hiddenscope.dashboard.focus import NOTHING, Focus
 from hiddenscope.dashboard.library import View, class_names
 from hiddenscope.dashboard.panels import Panel, Scene
 from hiddenscope.dashboard.picture import METHOD
@@ -39,11 +40,13 @@ class Shown:
         words: plain text, one paragraph each.
         figure: what is drawn, as plain JSON types and numpy arrays.
         height: in pixels.
+        picks: what a click on one of its points picks: ``"units"``, ``"epochs"`` or, as on most figures, nothing.
     """
 
     words: tuple[str, ...]
     figure: go.Figure
     height: int
+    picks: str = ""
 
 
 def panel_scene(
@@ -55,6 +58,7 @@ def panel_scene(
     units: tuple[str, ...] = (),
     dark: bool = False,
     options: Mapping[str, str] | None = None,
+    focus: Focus = NOTHING,
 ) -> Scene | None:
     """What a panel is given to draw of a layer; None when nothing that it draws is stored.
 
@@ -66,6 +70,7 @@ def panel_scene(
         units: picked units.
         dark: whether the surroundings are dark.
         options: values of the panel's controls; their first choices where they are not given, or odd.
+        focus: the sequence, period or words that are picked.
     """
     results = {method: run.results.get(view.layer, method) for method in panel.methods}
     if panel.waits and panel.methods and all(result is None for result in results.values()):
@@ -75,7 +80,7 @@ def panel_scene(
         name: given[name] if given.get(name) in choices else choices[0]
         for name, (_, choices) in (panel.controls or {}).items()
     }
-    return Scene(view, run, results, epoch if panel.follows_cursor else None, units, chosen, dark)
+    return Scene(view, run, results, epoch if panel.follows_cursor else None, units, chosen, dark, focus)
 
 
 def figures_of(components: Any) -> Iterator[Shown]:
@@ -89,8 +94,8 @@ def figures_of(components: Any) -> Iterator[Shown]:
         if kind == "words":
             words.append(value)
             continue
-        figure, height = value
-        yield Shown(tuple(words), figure, height)
+        figure, height, picks = value
+        yield Shown(tuple(words), figure, height, picks)
         words = []
     if words:
         yield Shown(tuple(words), go.Figure(), 0)
@@ -134,13 +139,19 @@ def _walk(component: Any) -> Iterator[tuple[str, Any]]:
             figure = getattr(component, "figure", None)
             if figure is not None:
                 drawn = figure if isinstance(figure, go.Figure) else go.Figure(figure, skip_invalid=True)
-                yield "figure", (drawn, _height(component, drawn))
+                yield "figure", (drawn, _height(component, drawn), _picks(component))
         elif name not in _QUIET:
             inside = list(_walk(getattr(component, "children", None)))
             if inside and all(kind == "words" for kind, _ in inside):
                 yield "words", " ".join(text for _, text in inside)  # one paragraph
             else:
                 yield from inside
+
+
+def _picks(graph: Component) -> str:
+    name = getattr(graph, "id", None)
+    kind = str(name.get("type", "")) if isinstance(name, dict) else ""
+    return kind.removeprefix("panel-") if kind in ("panel-units", "panel-epochs") else ""
 
 
 def _height(graph: Component, figure: go.Figure) -> int:

@@ -140,7 +140,7 @@ def draw(scene):
     figure = go.Figure(go.Scatter(y=scene.results["numbers"]["value"].values))
     return [
         html.P(f"kind {scene.options['kind']}, epoch {scene.epoch}, units {list(scene.units)}"),
-        dcc.Graph(figure=figure),
+        dcc.Graph(id={"type": "panel-units", "name": f"sequence {scene.focus.sample}"}, figure=figure),
     ]
 
 
@@ -166,8 +166,19 @@ def test_a_panel_is_told_as_words_and_figures_once_something_is_stored(tmp_path,
     (figure,) = told["figures"]
     assert figure["words"] == ["kind b, epoch 1.0, units ['0', '3']"]
     assert figure["data"][0]["type"] == "scatter"
+    assert figure["picks"] == "units"
     again = panel_json(Library(tmp_path), {**asked, "seen": told["mark"]})
     assert "figures" not in again
+    for focus, nodes, said in (
+        ({"by": "sequence", "run": "version_0", "sample": 2, "start": 1, "end": 3, "units": ["0"]}, [("0", 1, 3)], "0"),
+        ({"by": "word", "words": ["xyzzy"]}, [], "xyzzy"),
+    ):
+        picked = panel_json(Library(tmp_path), {**asked, "focus": json.dumps(focus), "seen": told["mark"]})
+        assert picked["picked"]["nodes"] == nodes
+        assert said in picked["picked"]["text"]
+        assert "figures" in picked, "another focus is another panel"
+    for nonsense in ('{"by": "sequence", "sample": 10', "[" * 900, "7"):
+        assert "figures" not in panel_json(Library(tmp_path), {**asked, "focus": nonsense, "seen": told["mark"]})
     odd = {"run": "version_0", "panel": "numbers", "option.kind": "../x", "epoch": "1e999", "units": "," * 500}
     assert panel_json(Library(tmp_path), odd)["figures"][0]["words"] == ["kind a, epoch None, units []"]
 

@@ -304,3 +304,35 @@ def test_bad_values_are_named(options, words):
     broken[0, 3] = np.nan
     with pytest.raises(ValueError, match="only past the end"):
         relevance(network("LSTM"), broken, unit=0)
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_blocks_of_samples_and_passes_give_what_one_piece_gives(monkeypatch, kind, bidirectional):
+    module, x = network(kind, num_layers=2, bidirectional=bidirectional), sequences()
+    steps = [14, 3, 8]
+    options = {"unit": 2, "step": steps, "passes": 400, "keep_passes": True}
+    whole = relevance(module, x, **options)
+    monkeypatch.setattr("hiddenscope.analyses.relevance._BLOCK", 700)
+    parts = relevance(module, x, **options)
+    for name in ("relevance", "output", "carried", "unexplained"):
+        np.testing.assert_allclose(parts[name], whole[name], rtol=1e-9, atol=1e-15)
+    for found in (whole, parts):
+        assert found["relevance_passes"].sizes == {"pass": 400, "sample": 3, "step": STEPS, "feature": FEATURES}
+        passes = found["relevance_passes"].values
+        np.testing.assert_allclose(found["relevance_mean"], passes.mean(axis=0), rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(found["relevance_std"], passes.std(axis=0, ddof=1), rtol=1e-7, atol=1e-10)
+        np.testing.assert_allclose(found["step_std"], passes.sum(axis=3).std(axis=0, ddof=1), rtol=1e-7, atol=1e-10)
+    drawn = parts["relevance_passes"].values[:, 0]
+    assert len(np.unique(drawn.reshape(400, -1), axis=0)) == 400, "every pass has masks of its own"
+
+
+def test_only_the_steps_up_to_the_unit_are_computed_where_nothing_reads_backward():
+    module, x = network("LSTM"), sequences(steps=STEPS)
+    early = relevance(module, x, unit=1, step=4, passes=3)
+    cut = relevance(module, x[:, :5], unit=1, step=4, passes=3)
+    assert early["relevance"].sizes["step"] == STEPS
+    for name in ("relevance", "relevance_mean", "relevance_std", "step_std"):
+        np.testing.assert_array_equal(early[name].values[:, :5], cut[name])
+        assert not early[name].values[:, 5:].any()
+    np.testing.assert_array_equal(early["carried"], cut["carried"])

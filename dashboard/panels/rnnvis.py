@@ -63,6 +63,7 @@ def draw(scene: Scene) -> list[Any]:
     picked = [str(unit) for unit in scene.units]
     figure = rnnvis(responses, found, low=low, high=high, clip=largest * share or None, picked=picked, dark=scene.dark)
     unit = picked[-1] if picked else None
+    picked_words = codes_of(responses, scene.focus.words)
     return [
         html.Div(_caption(responses, found, epoch), className="card-foot"),
         html.Div(
@@ -73,7 +74,7 @@ def draw(scene: Scene) -> list[Any]:
         html.Div(
             className="rnnvis-details",
             children=[
-                _graph(DISTRIBUTION, word_distributions(responses, [], dark=scene.dark)),
+                _graph(DISTRIBUTION, word_distributions(responses, picked_words, picked=picked, dark=scene.dark)),
                 _graph("rnnvis-boxes", unit_boxes(responses, unit, dark=scene.dark)),
                 _graph(
                     {"type": "panel-epochs", "name": "rnnvis-agreement"},
@@ -83,7 +84,7 @@ def draw(scene: Scene) -> list[Any]:
                 ),
             ],
         ),
-        *_sentence_room(scene, epoch),
+        *_sentence_room(scene, epoch, found),
     ]
 
 
@@ -119,6 +120,12 @@ def clusters_at(run: Run, layer: str, epoch: float, choice: str, study: xr.Datas
         return co_cluster(responses["response"].values, n_clusters=count)
 
     return remembered(("clusters", count, *_place(run, layer, epoch)), compute)
+
+
+def codes_of(responses: xr.Dataset, names: Sequence[str]) -> list[int]:
+    """The codes of words by their names, the last name first; those that are not known are left out."""
+    codes = dict(zip(responses["name"].values.tolist(), responses["word"].values.tolist(), strict=True))
+    return [codes[name] for name in names[::-1] if name in codes]
 
 
 def states_of_text(run: Run, layer: str, epoch: float, text: str) -> tuple[xr.DataArray | None, list[str], str]:
@@ -241,12 +248,9 @@ def connect(app: Dash, library: Library) -> None:
         responses = responses_at(*found)
         if responses is None:
             return no_update
-        by_name = {
-            str(name): code for name, code in zip(responses["name"].values, responses["word"].values, strict=True)
-        }
-        words = [by_name[name] for name in focus_of(focus, str(run)).words[::-1] if name in by_name]
-        actual = None
-        if isinstance(step, dict) and words and by_name.get(str(step.get("word"))) == words[0]:
+        names = focus_of(focus, str(run)).words
+        words, actual = codes_of(responses, names), None
+        if isinstance(step, dict) and words and str(step.get("word")) == names[-1]:
             states, _, _ = _states_of(*found, text, sample)
             actual = _update(states, number_of(step.get("step")))
         picked = [str(unit) for unit in units] if isinstance(units, list) else []
@@ -286,10 +290,7 @@ def connect(app: Dash, library: Library) -> None:
         typed = text if isinstance(text, str) else ""
         picked = [str(unit) for unit in units] if isinstance(units, list) else []
         figures = sentence_figures(shown, typed, _position(sample), picked=picked, dark=bool(dark))
-        return [
-            _graph({"type": "rnnvis-sentence", "name": str(i)}, figure, clear_on_unhover=True)
-            for i, figure in enumerate(figures)
-        ]
+        return _sentences(figures)
 
     @app.callback(
         Output("rnnvis-against", "data"),
@@ -390,7 +391,7 @@ def _update(states: xr.DataArray | None, step: float | None) -> xr.DataArray | N
     return now - states.isel(step=int(step) - 1, drop=True) if step >= 1 else now
 
 
-def _sentence_room(scene: Scene, epoch: float) -> list[Any]:
+def _sentence_room(scene: Scene, epoch: float, found: CoClusters) -> list[Any]:
     run = scene.run
     count = run.description.samples.size
     sample = scene.focus.sample
@@ -398,6 +399,9 @@ def _sentence_room(scene: Scene, epoch: float) -> list[Any]:
         place = place_of_word(run, scene.view.layer, scene.focus.words)
         sample = 0 if place is None else place[0]
     sample = min(sample, count - 1)
+    title = f"{scene.view.name}, epoch {epoch_text(epoch)}"
+    shown = [(run, scene.view.layer, epoch, found, title)]
+    figures = sentence_figures(shown, "", sample, picked=[str(unit) for unit in scene.units], dark=scene.dark)
     return [
         dcc.Store(
             id="rnnvis-frame",
@@ -458,7 +462,14 @@ def _sentence_room(scene: Scene, epoch: float) -> list[Any]:
                 ),
             ],
         ),
-        html.Div(id="rnnvis-sentences"),
+        html.Div(_sentences(figures), id="rnnvis-sentences"),
+    ]
+
+
+def _sentences(figures: Sequence[Any]) -> list[Any]:
+    return [
+        _graph({"type": "rnnvis-sentence", "name": str(i)}, figure, clear_on_unhover=True)
+        for i, figure in enumerate(figures)
     ]
 
 

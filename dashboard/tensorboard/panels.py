@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from hiddenscope.dashboard.app import unit_rows
+from hiddenscope.dashboard.focus import NOTHING, Focus, focus_of, nodes_of
 from hiddenscope.dashboard.layout import unit_columns
 from hiddenscope.dashboard.library import Library
 from hiddenscope.dashboard.panels import Panel, all_panels
@@ -26,12 +31,13 @@ def panel_json(library: Library | None, query: Mapping[str, str]) -> dict[str, A
     Args:
         library: of the log folder; None where TensorBoard was started without one.
         query: ``run``, ``layer``, ``panel`` (the table of units where it is unknown), ``epoch``, ``units`` (joined by
-            commas), ``dark`` (1 for yes), ``option.NAME`` for the controls of the panel, and in ``seen`` the mark of
-            what the reader has.
+            commas), ``dark`` (1 for yes), ``option.NAME`` for the controls of the panel, ``focus`` (JSON, as the page
+            keeps it), and in ``seen`` the mark of what the reader has.
 
     Returns:
-        ``panels`` lists what can be asked for. ``figures`` is absent when it is what was seen. The table of units comes
-        as ``table``, with ``headers`` and ``rows``, of which the first column is the unit.
+        ``panels`` lists what can be asked for. ``figures`` is absent when it is what was seen; ``picked`` has the nodes
+        of what is picked, and what it is. The table of units comes as ``table``, with ``headers`` and ``rows``, of
+        which the first column is the unit.
     """
     panels = {panel.name: panel for panel in all_panels()}
     listed = [{"value": UNITS, "label": "Units"}]
@@ -46,16 +52,20 @@ def panel_json(library: Library | None, query: Mapping[str, str]) -> dict[str, A
         return answer | _units_table(library, name, query)
     options = {key.removeprefix("option."): value for key, value in query.items() if key.startswith("option.")}
     epoch, units = _epoch(query.get("epoch", "")), _units(query.get("units", ""))
-    dark = query.get("dark") == "1"
+    dark, focus = query.get("dark") == "1", _focus(query.get("focus", ""), name)
     answer |= {"panel": panel.name, "about": panel.about, "controls": _controls(panel, options)}
     try:
         view, run = library.pinned(name, query.get("layer"))
         stored = library.stored(name, view.layer, panel.methods)
         follows = epoch if panel.follows_cursor else None
-        answer["mark"] = mark(panel.name, name, view.layer, view.version, stored, follows, units, options, dark)
+        answer["mark"] = mark(
+            panel.name, name, view.layer, view.version, stored, follows, units, options, dark, focus.told(name)
+        )
         if query.get("seen") == answer["mark"]:
             return answer
-        scene = panel_scene(panel, run, view, epoch=epoch, units=units, dark=dark, options=options)
+        nodes, said = nodes_of(focus, run, view.layer, _shown(view.epochs, epoch))
+        answer["picked"] = {"nodes": nodes, "text": said}
+        scene = panel_scene(panel, run, view, epoch=epoch, units=units, dark=dark, options=options, focus=focus)
         drawn = [] if scene is None else list(figures_of(panel.draw(scene)))
     except (HiddenscopeError, OSError, KeyError) as error:
         return {**answer, "figures": [], "message": str(error)}
@@ -68,7 +78,13 @@ def panel_json(library: Library | None, query: Mapping[str, str]) -> dict[str, A
             "there; hiddenscope analyze computes everything."
         )
     answer["figures"] = [
-        {"words": list(shown.words), "height": shown.height, **plain(shown.figure.to_dict())} for shown in drawn
+        {
+            "words": list(shown.words),
+            "height": shown.height,
+            "picks": shown.picks,
+            **plain(shown.figure.to_dict()),
+        }
+        for shown in drawn
     ]
     return answer
 
@@ -102,6 +118,19 @@ def _controls(panel: Panel, options: Mapping[str, str]) -> list[dict[str, Any]]:
         }
         for name, (label, choices) in (panel.controls or {}).items()
     ]
+
+
+def _focus(text: str, run: str) -> Focus:
+    try:
+        return focus_of(json.loads(text), run)
+    except (ValueError, RecursionError):
+        return NOTHING
+
+
+def _shown(epochs: npt.NDArray[np.float64], epoch: float | None) -> float:
+    """The recorded epoch that stands at the cursor."""
+    before = epochs if epoch is None else epochs[epochs <= epoch]
+    return float(before[-1] if len(before) else epochs[0])
 
 
 def _epoch(text: str) -> float | None:

@@ -50,6 +50,7 @@ class HiddenscopePlugin(TBPlugin):
             "/tab.js": (STATIC / "tab.js", "text/javascript"),
             "/panels.js": (STATIC / "panels.js", "text/javascript"),
             "/tab.css": (STATIC / "tab.css", "text/css"),
+            "/rnnvis.js": (ASSETS / "rnnvis.js", "text/javascript"),
             "/scope.js": (ASSETS / "scope.js", "text/javascript"),
             "/icon.svg": (ASSETS / "icon.svg", "image/svg+xml"),
         }

@@ -9,6 +9,9 @@
   let options = {};
   let mark = "";
   let asking = false;
+  let focus = null;
+  let shown = { run: null };
+  const rnnvis = window.dash_clientside.rnnvis;
 
   function tabs(panels, open) {
     const wanted = JSON.stringify([panels, open]);
@@ -52,11 +55,15 @@
     for (const figure of news.figures) {
       figure.words.forEach(say);
       if (!figure.height) continue;
-      const graph = document.createElement("div");
+      const graph = document.createElement("div"), meta = (figure.layout && figure.layout.meta) || {};
       graph.style.height = figure.height + "px";
-      body.append(graph);
-      Plotly.newPlot(graph, figure.data, figure.layout, config);
+      const box = document.createElement("div");
+      if (meta.kind === "rnnvis") box.className = "rnnvis-map";
+      box.append(graph);
+      body.append(box);
+      Plotly.newPlot(graph, figure.data, figure.layout, config).then(() => listen(graph, meta, figure.picks));
     }
+    if (rnnvis) window.setTimeout(() => rnnvis.show(focus), 120);
   }
 
   /* The table of units: a click on a header sorts, a click on a row brings its unit forward in all views. */
@@ -94,16 +101,44 @@
     return made;
   }
 
-  let picked = [];
+  let picked = [], ringed = [];
   function markPicked() {
-    for (const line of at("panel-body").querySelectorAll("tr[data-unit]")) line.classList.toggle("picked", picked.includes(line.dataset.unit));
+    for (const line of at("panel-body").querySelectorAll("tr[data-unit]")) {
+      line.classList.toggle("picked", picked.includes(line.dataset.unit));
+      line.classList.toggle("ringed", ringed.includes(line.dataset.unit));
+    }
   }
+
+  /* Clicks pick units, epochs and words, as on the page; the map of RNNVis answers to the pointer. */
+  function listen(graph, meta, picks) {
+    const first = (event) => (event && event.points && event.points.length ? event.points[0] : {});
+    graph.on("plotly_click", (event) => {
+      if (meta.kind === "rnnvis") {
+        const found = rnnvis.clickMap(event, focus, shown.run);
+        if (found !== window.dash_clientside.no_update) { setFocus(found); return; }
+      }
+      const point = first(event), label = Array.isArray(point.customdata) ? point.customdata[0] : point.customdata;
+      if (picks === "units" && label !== undefined && label !== null) {
+        window.dash_clientside.set_props("units", { data: scope.toggled(picked, label) });
+      } else if (picks === "epochs" && Number.isFinite(Number(point.x))) {
+        window.dash_clientside.set_props("cursor", { data: Number(point.x) });
+      }
+    });
+    if (meta.kind !== "rnnvis") return;
+    graph.on("plotly_hover", (event) => rnnvis.hoverMap(event));
+    graph.on("plotly_unhover", () => rnnvis.hoverMap(null));
+  }
+
+  function setFocus(found) { focus = found; window.dash_clientside.set_props("focus", { data: found }); }
+  scope.focusOfTab = (found) => { focus = found; if (rnnvis) rnnvis.show(focus); };
 
   async function ask(state, view, dark) {
     const asked = new URLSearchParams({ run: view.run, layer: view.layer, panel, dark: dark ? "1" : "0", seen: mark });
     if (state.cursor !== null) asked.set("epoch", state.cursor);
     if (state.units.length) asked.set("units", state.units.join(","));
     for (const [name, value] of Object.entries(options)) asked.set("option." + name, value);
+    if (focus) asked.set("focus", JSON.stringify(focus));
+    shown = { run: view.run };
     const answer = await fetch("./panel?" + asked.toString());
     if (!answer.ok) return;
     const news = await answer.json();
@@ -114,12 +149,14 @@
     at("panel-about").textContent = news.about;
     if (news.figures === undefined) return;
     mark = news.mark || "";
+    if (news.picked) window.dash_clientside.set_props("focus-nodes", { data: news.picked.text ? news.picked : null });
     fill(news);
   }
 
   /* Called by tab.js once a second, after the upper part is up to date. */
   scope.panelsOfTab = async function (state, view, dark) {
     picked = (state.units || []).map(String);
+    ringed = ((state.picked && state.picked.nodes) || []).map((node) => String(node[0]));
     markPicked();
     if (asking) return;
     asking = true;

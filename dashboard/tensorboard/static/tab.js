@@ -4,7 +4,7 @@
 
   const scope = window.dash_clientside.hiddenscope;
   const at = (id) => document.getElementById(id);
-  const state = { cursor: null, units: [], epochs: [], picture: null, curves: null, curves_mark: "", picture_mark: "" };
+  const state = { cursor: null, units: [], epochs: [], picked: null, picture: null, curves: null, curves_mark: "", picture_mark: "" };
   const config = { displaylogo: false, responsive: true };
   let dark = false;
 
@@ -20,6 +20,10 @@
   window.dash_clientside.set_props = function (id, props) {
     if (id === "cursor") { state.cursor = props.data; draw(["picture", "transport"]); }
     else if (id === "units") { state.units = props.data; scope.chosen(state.units); draw(["picture", "curves"]); }
+    else if (id === "focus") {
+      if (!props.data) { state.picked = null; draw(["picture", "curves"]); tell(); }
+      if (scope.focusOfTab) scope.focusOfTab(props.data);
+    } else if (id === "focus-nodes") { state.picked = props.data; draw(["picture", "curves"]); tell(); }
     else if (id === "play") at("play").textContent = props.children;
   };
 
@@ -48,8 +52,13 @@
       at("scrub").value = value;
       at("epoch-label").textContent = label;
     }
-    if (parts.includes("picture") && state.picture) plot("picture", scope.picture(state.picture, state.cursor, state.units));
-    if (parts.includes("curves") && state.curves) plot("curves", scope.curves(state.curves, state.units));
+    if (parts.includes("picture") && state.picture) plot("picture", scope.picture(state.picture, state.cursor, state.units, null, state.picked));
+    if (parts.includes("curves") && state.curves) plot("curves", scope.curves(state.curves, state.units, state.picked));
+  }
+
+  function tell() {
+    at("focus-label").hidden = !state.picked;
+    at("focus-label").textContent = state.picked ? "picked: " + state.picked.text + " \u00d7" : "";
   }
 
   function fill(select, options, value) {
@@ -139,6 +148,7 @@
   for (const id of ["run", "layer", "method", "color", "dimensions", "log"]) at(id).addEventListener("change", turn);
   at("scrub").addEventListener("input", () => keep({ cursor: scope.scrubbed(Number(at("scrub").value)) }));
   at("play").addEventListener("click", () => scope.play(1));
+  at("focus-label").addEventListener("click", () => window.dash_clientside.set_props("focus", { data: null }));
   at("all-epochs").addEventListener("click", () => keep({ cursor: scope.all(1) }));
   turn();
 })();
