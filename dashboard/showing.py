@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 import xarray as xr
 from dash.development.base_component import Component
 
+from hiddenscope.dashboard.figures.table import table
 from hiddenscope.dashboard.focus import NOTHING, Focus
 from hiddenscope.dashboard.library import View, class_names
 from hiddenscope.dashboard.panels import Panel, Scene
@@ -26,7 +27,7 @@ _QUIET = {
     "Input",
     "TextInput",
     "Button",
-    "AgGrid",
+    "Label",
     "Upload",
 }
 _HEIGHT = 420
@@ -83,14 +84,15 @@ def panel_scene(
     return Scene(view, run, results, epoch if panel.follows_cursor else None, units, chosen, dark, focus)
 
 
-def figures_of(components: Any) -> Iterator[Shown]:
-    """The figures in what a panel has drawn, in order; controls and tables are left out.
+def figures_of(components: Any, *, dark: bool = False) -> Iterator[Shown]:
+    """The figures in what a panel has drawn, in order; tables become figures, and controls are left out.
 
     Args:
         components: Dash components, nested in any way.
+        dark: whether tables are for a dark page.
     """
     words: list[str] = []
-    for kind, value in _walk(components):
+    for kind, value in _walk(components, dark):
         if kind == "words":
             words.append(value)
             continue
@@ -124,7 +126,7 @@ def clusters_and_phases(run: Run, layer: str) -> tuple[xr.DataArray | None, xr.D
     return None if clusters is None else clusters["unit_cluster"], run.results.get(layer, "phases")
 
 
-def _walk(component: Any) -> Iterator[tuple[str, Any]]:
+def _walk(component: Any, dark: bool) -> Iterator[tuple[str, Any]]:
     if component is None or isinstance(component, bool):
         return
     if isinstance(component, str | int | float):
@@ -132,7 +134,7 @@ def _walk(component: Any) -> Iterator[tuple[str, Any]]:
         if text:
             yield "words", text
     elif isinstance(component, list | tuple):
-        yield from (found for each in component for found in _walk(each))
+        yield from (found for each in component for found in _walk(each, dark))
     elif isinstance(component, Component):
         name = type(component).__name__
         if name == "Graph":
@@ -140,8 +142,14 @@ def _walk(component: Any) -> Iterator[tuple[str, Any]]:
             if figure is not None:
                 drawn = figure if isinstance(figure, go.Figure) else go.Figure(figure, skip_invalid=True)
                 yield "figure", (drawn, _height(component, drawn), _picks(component))
+        elif name == "AgGrid":
+            columns = [each for each in getattr(component, "columnDefs", None) or () if "field" in each]
+            rows = getattr(component, "rowData", None) or []
+            titles = [(each["field"], str(each.get("headerName", each["field"]))) for each in columns]
+            drawn = table(titles, rows, weights=[each.get("flex", 1) for each in columns], dark=dark)
+            yield "figure", (drawn, int(drawn.layout.height), "")
         elif name not in _QUIET:
-            inside = list(_walk(getattr(component, "children", None)))
+            inside = list(_walk(getattr(component, "children", None), dark))
             if inside and all(kind == "words" for kind, _ in inside):
                 yield "words", " ".join(text for _, text in inside)  # one paragraph
             else:

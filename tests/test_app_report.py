@@ -14,9 +14,11 @@ import plotly.graph_objects as go
 import pytest
 import xarray as xr
 from dash import dcc, html
+from dash_ag_grid import AgGrid
 
 from hiddenscope.cli import main
 from hiddenscope.dashboard import plot
+from hiddenscope.dashboard.figures.table import HEAD, ROW
 from hiddenscope.dashboard.panels import Panel
 from hiddenscope.dashboard.picture import picture
 from hiddenscope.dashboard.report import chapters, report_html
@@ -76,6 +78,11 @@ def draw(scene):
         html.Div([html.P(["How many ", html.B("numbers"), " there are."]), dmc.Select(data=["not a word"])]),
         html.Div(html.Div(graph)),
         dcc.Graph(figure={"data": [{"type": "bar", "y": [1, 2]}], "layout": {"height": 250}}),
+        html.Label(["a control", dmc.Select(data=["not a word"])]),
+        AgGrid(
+            rowData=[{"at": i, "value": i / 3 if i else None, "more": "<b>"} for i in range(20)],
+            columnDefs=[{"field": "at", "flex": 2}, {"field": "value", "headerName": "a third"}],
+        ),
     ]
 
 
@@ -101,9 +108,14 @@ def test_panels_are_part_of_the_report_once_something_is_stored_for_them(folder,
     assert [(each.part, each.about, each.height) for each in found] == [
         ("Numbers", ("A panel of numbers.", "How many numbers there are."), 300),
         ("Numbers", (), 250),
+        ("Numbers", (), HEAD + 13 * ROW + 24),
         ("Fails", ("This part failed: ZeroDivisionError: division by zero",), 0),
     ]
     assert list(found[0].figure.data[0].y) == [0, 1, 2]
+    cells = found[2].figure.data[0].cells["values"]
+    assert list(cells[0]) == [*map(str, range(12)), "\u2026"]
+    assert list(cells[1][:3]) == ["", "0.3333", "0.6667"]
+    assert list(found[2].figure.data[0].header["values"]) == ["<b>at</b>", "<b>a third</b>"]
     page = report_html(open_run(copied))
     assert "How many numbers there are." in page
     assert "not a word" not in page

@@ -65,7 +65,8 @@ def graphs(components):
 
 def test_the_panel_draws_the_epoch_under_the_cursor_with_all_its_details(folder):
     drawn = graphs(draw(scene(folder, epoch=1.0, units=["2"])))
-    assert set(drawn) == {"rnnvis-map", "rnnvis-distribution", "rnnvis-boxes", "rnnvis-agreement"}
+    assert set(drawn) == {"rnnvis-map", "rnnvis-distribution", "rnnvis-boxes", "rnnvis-agreement", "0"}
+    assert drawn["0"].layout.meta["words"] == list(NAMES[1:10]), "until one is typed, a sentence of the probe"
     meta = drawn["rnnvis-map"].layout.meta
     responses = responses_at(scene(folder).run, "rnn", 1.0)
     assert meta["names"] == responses["name"].values.tolist()

@@ -255,7 +255,9 @@ def gallery(patterns: Patterns | None, *, reason: str = "", dark: bool = False) 
     look = theme(dark=dark)
     count = min(len(patterns.counts), MOST_CLUSTERS)
     shown = chosen_features(patterns.means[:count].reshape(-1, patterns.means.shape[2]))
-    titles = [f"<b>{cluster_name(c)}</b>  {patterns.shares[c]:.0%}, n = {patterns.counts[c]}" for c in range(count)]
+    gap = "<br>" if count > 4 else " "
+    titles = [f"<b>{cluster_name(c)}</b> {patterns.shares[c]:.0%}{gap}n = {patterns.counts[c]}" for c in range(count)]
+    more = f" \u00b7 the {count} largest of {len(patterns.counts)} patterns" if len(patterns.counts) > count else ""
     figure = make_subplots(
         rows=len(shown),
         cols=count,
@@ -265,7 +267,7 @@ def gallery(patterns: Patterns | None, *, reason: str = "", dark: bool = False) 
         vertical_spacing=0.02,
         horizontal_spacing=0.012,
     )
-    figure.update_layout(template=template(dark=dark), margin={"l": 64, "r": 16, "t": 34, "b": 38}, showlegend=False)
+    figure.update_layout(template=template(dark=dark), margin={"l": 64, "r": 16, "t": 44, "b": 38}, showlegend=False)
     figure.update_annotations(font={"size": SMALL, "color": look.muted})
     lags = np.arange(1 - patterns.means.shape[1], 1)
     colors = class_colors(count, dark=dark)
@@ -277,7 +279,7 @@ def gallery(patterns: Patterns | None, *, reason: str = "", dark: bool = False) 
                 figure.add_trace(trace, row=row, col=cluster + 1)
         figure.update_yaxes(title_text=f"input {feature}", row=row, col=1)
     middle = (count + 1) // 2
-    figure.update_xaxes(title_text="steps before the peak", row=len(shown), col=middle)
+    figure.update_xaxes(title_text="steps before the peak" + more, row=len(shown), col=middle)
     figure.update_yaxes(nticks=3)
     figure.update_xaxes(nticks=3)
     return figure

@@ -66,7 +66,7 @@ def panel_json(library: Library | None, query: Mapping[str, str]) -> dict[str, A
         nodes, said = nodes_of(focus, run, view.layer, _shown(view.epochs, epoch))
         answer["picked"] = {"nodes": nodes, "text": said}
         scene = panel_scene(panel, run, view, epoch=epoch, units=units, dark=dark, options=options, focus=focus)
-        drawn = [] if scene is None else list(figures_of(panel.draw(scene)))
+        drawn = [] if scene is None else list(figures_of(panel.draw(scene), dark=dark))
     except (HiddenscopeError, OSError, KeyError) as error:
         return {**answer, "figures": [], "message": str(error)}
     except Exception as error:
