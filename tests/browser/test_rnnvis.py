@@ -137,7 +137,7 @@ RINGS = """() => {
 
 def ringed(page, said):
     """Which (unit/step) of the picture are ringed, once the page tells what is picked."""
-    page.wait_for_function("text => document.getElementById('focus-label').innerText.includes(text)", arg=said)
+    page.wait_for_function("text => document.getElementById('focus-label')?.innerText.includes(text)", arg=said)
     page.wait_for_function(f"(({RINGS})() || []).length > 0")
     return page.evaluate(RINGS)
 
