@@ -23,7 +23,9 @@ def position(trainer: pl.Trainer) -> float:
 
 def position_at_end(trainer: pl.Trainer) -> float:
     """The same at the end of an epoch: its number, or less where the training stops within it (``max_steps``)."""
-    return trainer.current_epoch - 1 + (_part(trainer) or 1.0)
+    return (
+        float(trainer.current_epoch) if trainer.is_last_batch else trainer.current_epoch - 1 + (_part(trainer) or 1.0)
+    )
 
 
 def _part(trainer: pl.Trainer) -> float:

@@ -203,6 +203,12 @@ class StoreContract:
         assert trace.dtype == np.float32
         np.testing.assert_array_equal(trace.values[0], states(0)["lstm"].astype(np.float16).astype(np.float32))
 
+    def test_what_is_too_large_for_float16_is_infinite_and_no_warning(self, location: str) -> None:
+        large = {name: np.full_like(values, 1e5) for name, values in states(0).items()}
+        with SnapshotWriter.open(location, description(modules=()), dtype="float16") as writer:
+            writer.append(Snapshot(0, large))
+        assert np.isposinf(open_run(location).trace("lstm").values).all()
+
     def test_nan_and_infinite_states_are_kept(self, location: str) -> None:
         odd = states(0)
         odd["lstm"][:] = np.nan

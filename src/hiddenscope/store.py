@@ -337,7 +337,8 @@ class SnapshotWriter:
                 raise ValueError(
                     f"states of layer {layer.name!r} need (step, unit, sample) = {shape}, got {found.shape}"
                 )
-            states[layer.name] = found.astype(self._dtype, copy=False)
+            with np.errstate(over="ignore"):  # beyond the range of float16 lies infinity
+                states[layer.name] = found.astype(self._dtype, copy=False)
         return states
 
     def _checked_weights(self, snapshot: Snapshot) -> dict[str, npt.NDArray[Any]]:
