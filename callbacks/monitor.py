@@ -168,6 +168,7 @@ class HiddenStateMonitor(pl.Callback):
     def _forget(self) -> None:
         """As before any training."""
         self._recorder: StateRecorder | None = None
+        self._built = False  # whether the first process has a recorder, or has failed to make one
         self._session: Session | None = None
         self._page: PageProcess | None = None
         self._pending: _Pending | None = None
@@ -206,6 +207,7 @@ class HiddenStateMonitor(pl.Callback):
             return
         if self.probe is not None and not isinstance(self.probe, str):
             self._on_rank_zero(trainer, lambda: self._build_recorder(trainer, pl_module, {}))
+            self._built = True
         elif self.extract is None:
             find_sources(pl_module, self.layers, record=self.record)
 
@@ -215,9 +217,9 @@ class HiddenStateMonitor(pl.Callback):
             batches_per_epoch(trainer)
         precision = trainer.precision_plugin
         context: _Precision = {"around": precision.forward_context, "prepare": precision.convert_input}
-        if self._recorder is None:
+        if not self._built:
             self._on_rank_zero(trainer, lambda: self._build_recorder(trainer, pl_module, context))
-        else:
+        elif self._recorder is not None:
             self._recorder.run_under(**context)
         if is_dry_run(trainer):
             return

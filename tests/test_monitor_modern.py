@@ -55,14 +55,15 @@ def by_hand(model: Classifier) -> Any:
 
 def test_two_processes_write_one_run_that_equals_what_their_model_computes(tmp_path: Path) -> None:
     run_script(HERE / "train_in_two_processes.py", tmp_path)
-    run = open_run(tmp_path)
-    assert run.epochs.tolist() == [-1, 0, 1]
-    assert run.status == "finished"
-    assert run.trace("lstm").sizes["sample"] == 96, "the whole probe, not the share of one process"
+    run, other = (open_run(next(tmp_path.rglob(name))) for name in ("hiddenscope", "hiddenscope_2"))
+    for each, samples in ((run, 96), (other, 4)):
+        assert each.epochs.tolist() == [-1, 0, 1]
+        assert each.status == "finished"
+        assert each.trace("lstm").sizes["sample"] == samples, "the whole probe, not the share of one process"
     weights = torch.load(tmp_path / "weights.pt")
     model = Classifier()
     model.load_state_dict({name: weights[name] for name in model.state_dict()})
-    np.testing.assert_allclose(states_of_the_last_epoch(tmp_path), by_hand(model), atol=1e-6)
+    np.testing.assert_allclose(run.trace("lstm").values[-1], by_hand(model), atol=1e-6)
     assert run.metrics()["accuracy"].notna().tolist() == [False, True, True]
 
 

@@ -12,7 +12,7 @@ from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.strategies import DDPStrategy
 
 from hiddenscope import HiddenStateMonitor
-from training_examples import CLASSES, Classifier, loaders, trainer
+from training_examples import CLASSES, Classifier, loaders, sequences, trainer
 
 
 class Measured(Classifier):
@@ -36,7 +36,11 @@ def main(folder: Path, *, monitored: bool) -> None:
     torch.set_num_threads(1)
     pl.seed_everything(0, verbose=False)
     stop = EarlyStopping("hiddenscope/lstm/change", patience=10)
-    callbacks = [HiddenStateMonitor(strict=True, every=_in_the_first_process_only), stop] if monitored else []
+    monitors = [
+        HiddenStateMonitor(strict=True, every=_in_the_first_process_only),
+        HiddenStateMonitor(sequences(4).tensors[0], strict=True),  # made in setup, where the other one is made later
+    ]
+    callbacks = [*monitors, stop] if monitored else []
     engine = trainer(
         folder,
         *callbacks,
