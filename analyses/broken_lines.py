@@ -1,9 +1,11 @@
-"""The broken line that follows a curve best: where it bends, and what is noise around it.
+"""The broken line that follows a curve best, and how much better it does so than noise around a constant.
 
 Bends are placed one after another where they lower the squared error most, each moved again whenever another has found
 its place. The number of bends is chosen by the Bayesian information criterion, a bend counting as two parameters (its
-place and its slope), with noise that is allowed to be correlated from epoch to epoch. In two segments this is the
-"broken stick" of Muggeo 2003; the search over several is ours.
+place and its slope). In two segments this is the "broken stick" of Muggeo 2003; the search over several is ours.
+
+Noise is Gaussian, and each epoch's depends on the two before it: an autoregressive series whose two poles lie between 0
+and 0.975. So it may be white, wander, or be as smooth as a curve by itself.
 """
 
 from __future__ import annotations
@@ -18,8 +20,10 @@ from numba import njit
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-CORRELATIONS = np.append(np.linspace(0.0, 0.95, 20), 0.975)
-"""Correlations between the noise of neighboring epochs that are considered; negative ones count as none."""
+POLES = np.append(np.linspace(0.0, 0.95, 20), 0.975)
+"""Values of the larger pole that are considered: the correlation of neighboring epochs, if the other pole is 0."""
+SMALLER_POLES = np.array([0.0, 0.3, 0.6, 0.8, 0.9])
+"""Values of the other pole, which makes the noise smooth."""
 
 
 @dataclass(frozen=True)
@@ -29,24 +33,34 @@ class BrokenLine:
     Attributes:
         bends: positions in the curve at which it changes its slope.
         values: the line at each position.
-        weights: how likely each of `CORRELATIONS` is for the noise around it; adds up to 1.
-        deviation: standard deviation of the noise.
+        changes: of each piece, from its beginning to its end.
+        errors: standard error of each change.
+        correlation: of the noise around the line between neighboring positions.
+        gain: how much better the line is than a constant, each with the noise that fits it best: the difference of
+            their Bayesian information criteria.
+        noise: how likely each pair of `POLES` and `SMALLER_POLES` is if all of the curve is noise; adds up to 1.
     """
 
     bends: Ints
     values: Floats
-    weights: Floats
-    deviation: float
+    changes: Floats
+    errors: Floats
+    correlation: float
+    gain: float
+    noise: Floats
 
 
-def fit_broken_line(places: npt.ArrayLike, values: npt.ArrayLike, *, most_bends: int, least: int) -> BrokenLine:
+def fit_broken_line(
+    places: npt.ArrayLike, values: npt.ArrayLike, *, most_bends: int, least: int, bends: int | None = None
+) -> BrokenLine:
     """The best broken line with as many bends as the data support.
 
     Args:
         places: growing, such as epochs; shape (position,).
-        values: finite; shape (position,).
+        values: finite, not all equal; shape (position,).
         most_bends: to try.
         least: fewest positions between two bends, and between a bend and either end.
+        bends: how many, where that is known; the gain is still that of the best number.
 
     >>> x = np.arange(40.0)
     >>> noise = np.random.default_rng(0).normal(size=40)
@@ -54,13 +68,27 @@ def fit_broken_line(places: npt.ArrayLike, values: npt.ArrayLike, *, most_bends:
     array([25])
     """
     x, y = np.asarray(places, dtype=np.float64), np.asarray(values, dtype=np.float64)
-    _, bends = search(x, y, most_bends, least)
-    scores = [_information(x, y, bends[count, :count]) for count in range(most_bends + 1)]
-    chosen = np.sort(bends[int(np.argmin(scores)), : int(np.argmin(scores))])
-    design = _design(x, chosen)
-    fitted = design @ np.linalg.lstsq(design, y, rcond=None)[0]
-    weights, deviation = _noise(x, y, chosen)
-    return BrokenLine(chosen, fitted, weights, deviation)
+    center, scale = float(y.mean()), float(y.std())
+    x, y = (x - x[0]) / (x[-1] - x[0]), (y - center) / scale
+    _, found = search(x, y, most_bends, least)
+    lines = [np.sort(found[count, :count]) for count in range(most_bends + 1) if (found[count, :count] >= 0).all()]
+    as_constant = _fits(np.ones((len(x), 1)), y)
+    as_line = [_fits(np.linalg.qr(_design(x, line))[0], y) for line in lines]
+    scores = [float(fit.min() + (1 + 2 * count) * np.log(len(x))) for count, fit in enumerate(as_line)]
+    chosen = int(np.argmin(scores)) if bends is None else min(bends, len(lines) - 1)
+    row, column = np.unravel_index(int(as_line[chosen].argmin()), as_line[chosen].shape)
+    larger, smaller = float(POLES[row]), float(SMALLER_POLES[column])
+    line, changes, errors = _line(x, y, lines[chosen], larger, smaller)
+    likely = np.exp(-0.5 * (as_constant - as_constant.min()))
+    return BrokenLine(
+        bends=lines[chosen],
+        values=center + scale * line,
+        changes=scale * changes,
+        errors=scale * errors,
+        correlation=(larger + smaller) / (1 + larger * smaller),
+        gain=float(as_constant.min() - min(scores)),
+        noise=likely / likely.sum(),
+    )
 
 
 def search(x: Floats, y: Floats, most_bends: int, least: int) -> tuple[Floats, Ints]:
@@ -70,80 +98,90 @@ def search(x: Floats, y: Floats, most_bends: int, least: int) -> tuple[Floats, I
     return errors, bends
 
 
-def gain(x: Floats, y: Floats, errors: Floats) -> float:
-    """How much better the best broken line is than a constant: the difference of their information criteria."""
-    n = len(y)
-    flat = float(((y - y.mean()) ** 2).sum())
-    if flat == 0:
-        return 0.0
-    penalties = (1 + 2 * np.arange(len(errors))) * np.log(n)
-    floor = np.finfo(np.float64).eps ** 2 * flat
-    return float(np.max(n * np.log(flat / np.maximum(errors, floor)) - penalties))
+def noise_like(larger: float, count: int, rng: np.random.Generator, *, smaller: float = 0.0) -> Floats:
+    """A stationary autoregressive series with these two poles, standard deviation 1.
 
-
-def noise_like(correlation: float, count: int, rng: np.random.Generator) -> Floats:
-    """A stationary autoregressive series of order 1, standard deviation 1.
+    With one pole, that is the correlation of neighboring values.
 
     >>> series = noise_like(0.5, 100_000, np.random.default_rng(0))
     >>> bool(abs(series.std() - 1) < 0.02), bool(abs(np.corrcoef(series[1:], series[:-1])[0, 1] - 0.5) < 0.02)
     (True, True)
     """
-    shocks = rng.normal(size=count)
-    shocks[1:] *= np.sqrt(1 - correlation**2)
-    return cast(Floats, _filtered(shocks, correlation))
+    inner = 1 / (1 - smaller**2)  # variance of the series that the larger pole is driven by
+    both = inner / (1 - larger * smaller)  # covariance of that with what comes out
+    outer = (inner + 2 * larger * smaller * both) / (1 - larger**2)
+    first = rng.normal(size=2)
+    start = np.sqrt(inner) * first[0]
+    begin = both / inner * start + np.sqrt(outer - both**2 / inner) * first[1]
+    return cast(Floats, _filtered(rng.normal(size=count), start, begin, larger, smaller) / np.sqrt(outer))
 
 
 def _design(x: Floats, bends: Ints) -> Floats:
     return np.stack([np.ones_like(x), x - x[0], *(np.maximum(x - x[bend], 0.0) for bend in bends)], axis=1)
 
 
-def _information(x: Floats, y: Floats, bends: Ints) -> float:
-    """Bayesian information criterion of a broken line with first-order autoregressive noise."""
-    if (bends < 0).any():
-        return np.inf
-    n, design = len(y), _design(x, bends)
-    best = min(n * np.log(max(_whitened(design, y, c)[0], _tiny(y))) - np.log(1 - c**2) for c in CORRELATIONS.tolist())
-    return float(best + 2 * len(bends) * np.log(n))
-
-
-def _noise(x: Floats, y: Floats, bends: Ints) -> tuple[Floats, float]:
-    """Weights of `CORRELATIONS`, and the standard deviation of the noise, by restricted maximum likelihood.
-
-    The place of a bend is a parameter like its slope: to first order, moving it adds a step at the bend.
-    """
-    steps = [(np.arange(len(x)) > bend).astype(np.float64) for bend in bends]
-    design = np.column_stack([_design(x, bends), *steps])
-    freedom = len(y) - design.shape[1]
-    found = [_whitened(design, y, c) for c in CORRELATIONS.tolist()]
-    errors = np.maximum([error for error, _ in found], _tiny(y))
-    volumes = np.array([volume for _, volume in found])
-    likelihood = -0.5 * (freedom * np.log(errors) - np.log(1 - CORRELATIONS**2) + volumes)
-    weights = np.exp(likelihood - likelihood.max())
-    weights /= weights.sum()
-    variances = errors / freedom / (1 - CORRELATIONS**2)
-    return weights, float(np.sqrt((weights * variances).sum()))
-
-
-def _tiny(y: Floats) -> float:
-    return float(np.finfo(np.float64).eps ** 2 * max(((y - y.mean()) ** 2).sum(), np.finfo(np.float64).tiny))
-
-
-def _whitened(design: Floats, y: Floats, correlation: float) -> tuple[float, float]:
-    """Squared error of the fit once the noise is made white, and ln det of the whitened design's square."""
+def _line(x: Floats, y: Floats, bends: Ints, larger: float, smaller: float) -> tuple[Floats, Floats, Floats]:
+    """The line by generalized least squares, the change of each piece, and its standard error."""
+    design = _design(x, bends)
     both = np.column_stack([design, y])
-    white = both.copy()
-    white[1:] -= correlation * both[:-1]
-    white[0] *= np.sqrt(1 - correlation**2)
-    triangle = np.abs(np.diag(np.linalg.qr(white, mode="r")))
-    return float(triangle[-1] ** 2), float(2 * np.log(np.maximum(triangle[:-1], np.finfo(np.float64).tiny)).sum())
+    for pole in (smaller, larger):
+        white = both.copy()
+        white[1:] -= pole * both[:-1]
+        white[0] *= np.sqrt(1 - pole**2)
+        both = white
+    basis, triangle = np.linalg.qr(both[:, :-1])
+    inverse = np.linalg.inv(triangle)
+    slopes = inverse @ (basis.T @ both[:, -1])
+    rest = both[:, -1] - both[:, :-1] @ slopes
+    deviation = np.sqrt(rest @ rest / (len(y) - len(slopes)))
+    ends = x[[0, *bends.tolist(), len(x) - 1]]
+    pieces = np.column_stack([np.zeros(len(bends) + 1), np.tri(len(bends) + 1)]) * np.diff(ends)[:, None]
+    return design @ slopes, pieces @ slopes, deviation * np.linalg.norm(pieces @ inverse, axis=1)
 
 
 @njit(cache=True, nogil=True)
-def _filtered(shocks, correlation):  # type: ignore[no-untyped-def]
-    series = shocks.copy()
-    for i in range(1, len(series)):
-        series[i] += correlation * series[i - 1]
+def _filtered(shocks, start, begin, larger, smaller):  # type: ignore[no-untyped-def]
+    series = np.empty_like(shocks)
+    inner, outer = start, begin
+    for i in range(len(shocks)):
+        series[i] = outer
+        inner = smaller * inner + shocks[i]
+        outer = larger * outer + inner
     return series
+
+
+def _fits(basis: Floats, y: Floats) -> Floats:
+    """-2 ln likelihood, up to a constant, of a curve near a line of the basis, for each pair of poles."""
+    return np.asarray(_likelihoods(np.column_stack([basis, y]), POLES, SMALLER_POLES))
+
+
+@njit(cache=True, nogil=True)
+def _likelihoods(columns, larger, smaller):  # type: ignore[no-untyped-def]
+    n, size = columns.shape
+    found = np.full((len(larger), len(smaller)), np.inf)
+    least = 1e-14 * (columns[:, -1] ** 2).sum()
+    for b in range(len(smaller)):
+        white = columns.copy()
+        white[1:] -= smaller[b] * columns[:-1]
+        white[0] *= np.sqrt(1 - smaller[b] ** 2)
+        now, before, across = white[1:].T @ white[1:], white[:-1].T @ white[:-1], white[1:].T @ white[:-1]
+        across = across + across.T
+        for a in range(len(larger)):
+            pole = larger[a]
+            if pole < smaller[b]:
+                continue
+            products = now - pole * across + pole**2 * before
+            for i in range(size):
+                for j in range(size):
+                    products[i, j] += (1 - pole**2) * white[0, i] * white[0, j]
+            for k in range(size - 1):  # elimination leaves the squared error in the last corner
+                for i in range(k + 1, size):
+                    factor = products[i, k] / products[k, k]
+                    for j in range(k + 1, size):
+                        products[i, j] -= factor * products[k, j]
+            error = max(products[-1, -1], least)
+            found[a, b] = n * np.log(error) - np.log(1 - pole**2) - np.log(1 - smaller[b] ** 2)
+    return found
 
 
 @njit(cache=True, nogil=True)

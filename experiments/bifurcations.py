@@ -228,7 +228,7 @@ def _method(name: str) -> Method:
 def _phase_figure(
     curves: dict[str, dict[tuple[str, str], xr.DataArray]], crossings: dict[str, tuple[float, float]]
 ) -> go.Figure:
-    """Change per epoch of both groups, with the changes that are claimed as dots, and the truth as dashes."""
+    """Entropy of the activations of both groups, with the changes that are claimed as dots, and the truth as dashes."""
     from plotly.subplots import make_subplots
 
     from hiddenscope.analyses.phases import find_phases
@@ -244,7 +244,7 @@ def _phase_figure(
     for number, (scenario, found) in enumerate(curves.items()):
         place = {"row": number // 2 + 1, "col": number % 2 + 1}
         for group, color in zip("AB", LIGHT.classes[:2], strict=True):
-            curve = found[group, "change per epoch"]
+            curve = found[group, "intra-step entropy (activations)"]
             shown = {"legendgroup": group, "showlegend": number == 0}
             line = {"color": color, "width": 2}
             epochs = curve["epoch"].values
@@ -264,7 +264,7 @@ def _phase_figure(
     )
     figure.update_annotations(font_size=12)
     figure.update_xaxes(title_text="epoch")
-    figure.update_yaxes(title_text="ln change")
+    figure.update_yaxes(title_text="nats")
     return figure
 
 
@@ -324,7 +324,7 @@ def _preservation_figure(table: pd.DataFrame) -> go.Figure:
         template=template(dark=False),
         barmode="group",
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
-        margin={"l": 60, "r": 16, "t": 40, "b": 110},
+        margin={"l": 60, "r": 110, "t": 40, "b": 110},
     )
     figure.update_xaxes(tickangle=20)
     return figure

@@ -273,19 +273,16 @@ def animation(embedding: xr.DataArray, *, most_frames: int = 40) -> go.Figure:
 
 def _clusters(context: Context, run: Run, split: Split, recipe: Recipe, clusters: UnitClusters) -> None:
     """What each cluster of units can do alone, and the network without it, on training and held-out data."""
-    import pandas as pd
-
     names = [str(name) for name in clusters.centers["cluster"].values]
-    frame = pd.DataFrame({"unit": clusters.names["unit"].values, "cluster": clusters.names.values})
-    context.table("units", frame)
     context.number("silhouette of the unit clusters", clusters.silhouette)
     found = context.cached(
         "silencing",
-        {"run": run.fingerprint(run.layers[0]), "clusters": [str(name) for name in clusters.names.values]},
+        {"run": run.fingerprint(run.layers[0]), "clusters": [str(name) for name in clusters.names.values], "modes": 2},
         lambda: _silenced(context, run, split, recipe, clusters),
     )
     sizes = {name: int((clusters.names.values == name).sum()) for name in names}
     context.table("silencing", silencing_table(found, sizes))
+    context.table("units", unit_table(found, clusters.names))
     shown = sorted(names, key=lambda name: -sizes[name])[:5]
     figure = confusion_figure(found, {name: sizes[name] for name in sorted(shown)}, split.train.label_names)
     context.figure("confusion", figure, width=250 * (len(shown) + 1) + 150, height=620)
@@ -301,7 +298,7 @@ def _silenced(context: Context, run: Run, split: Split, recipe: Recipe, clusters
     access = ModelAccess(load(Path(run.path).parent, split, recipe))
     data = {"training": _pair(split.train), "held out": _pair(split.held_out)}
     most = 64 if context.quick else 512
-    return silence_clusters(access, LAYER, data, clusters.names, modes=("recurrence",), most_samples=most)
+    return silence_clusters(access, LAYER, data, clusters.names, most_samples=most)
 
 
 def _pair(part: Sequences) -> tuple[object, object]:
@@ -314,31 +311,54 @@ def silencing_table(found: xr.Dataset, sizes: Mapping[str, int]) -> pd.DataFrame
     """Accuracy and loss of the whole network, of each cluster of units alone, and without each, on every part.
 
     Args:
-        found: as `hiddenscope.analyses.silencing.silence_clusters` gives it, with one mode.
+        found: as `hiddenscope.analyses.silencing.silence_clusters` gives it.
         sizes: units of each cluster.
+
+    Returns:
+        A row per part, way of silencing and selection of units; ``count`` is how many units speak.
     """
     import pandas as pd
 
     rows = []
-    one = found.isel(mode=0)
+    total = sum(sizes.values())
     for part in found["part"].values:
-        whole = one["confusion_whole"].sel(part=part).values
-        row = {"part": part, "units": "all", "count": sum(sizes.values())}
-        rows.append({**row, "accuracy": accuracy(whole), "loss": float(one["loss_whole"].sel(part=part))})
-        for how in ("alone", "without"):
-            for name, count in sizes.items():
-                place = {"part": part, "cluster": name}
-                left = count if how == "alone" else sum(sizes.values()) - count
-                rows.append(
-                    {
-                        "part": part,
-                        "units": f"{name} alone" if how == "alone" else f"without {name}",
-                        "count": left,
-                        "accuracy": accuracy(one[f"confusion_{how}"].sel(place).values),
-                        "loss": float(one[f"loss_{how}"].sel(place)),
-                    }
-                )
+        whole = {"accuracy": accuracy(found["confusion_whole"].sel(part=part).values)}
+        whole["loss"] = float(found["loss_whole"].sel(part=part))
+        rows.append({"part": part, "silenced in": "", "units": "all", "count": total, **whole})
+        for mode in found["mode"].values:
+            for how in ("alone", "without"):
+                for name, count in sizes.items():
+                    place = {"part": part, "mode": mode, "cluster": name}
+                    rows.append(
+                        {
+                            "part": part,
+                            "silenced in": mode,
+                            "units": f"{name} alone" if how == "alone" else f"without {name}",
+                            "count": count if how == "alone" else total - count,
+                            "accuracy": accuracy(found[f"confusion_{how}"].sel(place).values),
+                            "loss": float(found[f"loss_{how}"].sel(place)),
+                        }
+                    )
     return pd.DataFrame(rows)
+
+
+def unit_table(found: xr.Dataset, clusters: xr.DataArray) -> pd.DataFrame:
+    """What is lost without each single unit, the most important one first.
+
+    Args:
+        found: as `hiddenscope.analyses.silencing.silence_clusters` gives it.
+        clusters: name of each unit's cluster, dims (unit,).
+    """
+    import pandas as pd
+
+    frame = pd.DataFrame({"unit": found["unit"].values, "cluster": clusters.values})
+    for part in found["part"].values:
+        for mode in found["mode"].values:
+            at = {"part": part, "mode": mode}
+            frame[f"loss gained, {part}, {mode}"] = found["unit_loss"].sel(at).values
+            frame[f"accuracy lost, {part}, {mode}"] = found["unit_accuracy"].sel(at).values
+    order = np.argsort(-found["importance"].values, kind="stable")
+    return frame.iloc[order].reset_index(drop=True)
 
 
 def accuracy(counts: npt.NDArray[np.integer[Any]]) -> float:
@@ -354,7 +374,7 @@ def confusion_figure(found: xr.Dataset, sizes: Mapping[str, int], names: Sequenc
     """Confusion matrices, each row (true class) adding up to 1: a row per part, a column for the whole and per cluster.
 
     Args:
-        found: as `hiddenscope.analyses.silencing.silence_clusters` gives it, with one mode.
+        found: as `hiddenscope.analyses.silencing.silence_clusters` gives it; its first way of silencing is shown.
         sizes: units of each cluster that is shown.
         names: of the classes.
     """

@@ -18,7 +18,13 @@ from hiddenscope.dashboard.figures.grid import embedding_grid, widest_view
 from hiddenscope.experiments.activities import paper_recipe as har_recipe
 from hiddenscope.experiments.bifurcations import PUBLISHED, PUBLISHED_INTER, course, phase_table
 from hiddenscope.experiments.datasets.bifurcations import simulate
-from hiddenscope.experiments.full_figures import animation, cluster_figure, confusion_figure, silencing_table
+from hiddenscope.experiments.full_figures import (
+    animation,
+    cluster_figure,
+    confusion_figure,
+    silencing_table,
+    unit_table,
+)
 from hiddenscope.experiments.material import states
 from hiddenscope.experiments.measuring import picture
 from hiddenscope.experiments.nulls import order_correlation
@@ -59,10 +65,10 @@ def test_the_published_pca_row_comes_out_of_the_experiments_own_measure() -> Non
 def test_turning_points_are_told_apart_between_groups() -> None:
     trace = simulate("hopf_bif__no_warp")
     table = phase_table("hopf_bif__no_warp", course(trace), trace.attrs["crossings"])
-    change = table[table.curve == "change per epoch"].set_index("group")
-    assert change.truth.round(1).to_dict() == {"A": 33.3, "B": 25.0}
-    assert (change.error.abs() <= 2).all()
-    assert (change["by chance"] < 0.25).all()
+    entropy = table[table.curve == "intra-step entropy (activations)"].set_index("group")
+    assert entropy.truth.round(1).to_dict() == {"A": 33.3, "B": 25.0}
+    assert (entropy.error.abs() <= 2).all()
+    assert (entropy["by chance"] < 0.15).all()
 
 
 def test_nulls(tmp_path: Path) -> None:
@@ -94,6 +100,9 @@ def test_har_on_a_folder_like_ucis(tmp_path: Path) -> None:
     silenced = pd.read_csv(tmp_path / "out" / "silencing.csv")
     metrics = pd.read_csv(tmp_path / "out" / "metrics.csv")
     whole = silenced[(silenced.units == "all") & (silenced.part == "held out")]
+    assert set(silenced["silenced in"].dropna()) == {"recurrence", "readout"}
+    units = pd.read_csv(tmp_path / "out" / "units.csv")
+    assert units["loss gained, held out, recurrence"].is_monotonic_decreasing
     assert float(whole.accuracy.iloc[0]) == pytest.approx(metrics.val_accuracy.iloc[-1], abs=1e-6)
     assert har_recipe().epochs == 1_000
     assert main(["experiment", "har", "--uci", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")]) == 2
@@ -173,7 +182,7 @@ def test_an_animation_has_a_frame_per_epoch_in_one_box() -> None:
 def silenced() -> xr.Dataset:
     whole = np.array([[[8, 0], [0, 8]], [[3, 1], [2, 2]]])
     alone = np.stack([whole, whole[:, ::-1]], axis=1)[:, None]
-    parts = {"part": ["training", "held out"], "mode": ["recurrence"], "cluster": ["A", "B"]}
+    parts = {"part": ["training", "held out"], "mode": ["recurrence"], "cluster": ["A", "B"], "unit": [0, 1, 2]}
     places = ("part", "mode", "cluster")
     return xr.Dataset(
         {
@@ -183,6 +192,9 @@ def silenced() -> xr.Dataset:
             "loss_whole": ("part", [0.1, 0.7]),
             "loss_alone": (places, np.arange(4.0).reshape(2, 1, 2)),
             "loss_without": (places, np.arange(4.0).reshape(2, 1, 2)),
+            "unit_loss": (("part", "mode", "unit"), [[[0.1, 0.0, 0.2]], [[0.0, 0.3, 0.1]]]),
+            "unit_accuracy": (("part", "mode", "unit"), np.zeros((2, 1, 3))),
+            "importance": ("unit", [0.0, 0.3, 0.1]),
         },
         coords=parts,
     )
@@ -202,6 +214,15 @@ def test_silencing_is_told_with_how_many_units_are_left() -> None:
         "A alone (4): 1.00",
         "B alone (1): 0.00",
     ]
+
+
+def test_units_are_listed_with_what_is_lost_without_them_the_most_important_first() -> None:
+    clusters = xr.DataArray(["A", "B", "A"], dims="unit")
+    table = unit_table(silenced(), clusters)
+    assert table["unit"].tolist() == [1, 2, 0]
+    assert table["cluster"].tolist() == ["B", "A", "A"]
+    assert table["loss gained, held out, recurrence"].tolist() == [0.3, 0.1, 0.0]
+    assert table["loss gained, training, recurrence"].tolist() == [0.0, 0.2, 0.1]
 
 
 def test_every_cluster_is_drawn_with_its_center() -> None:
