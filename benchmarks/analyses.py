@@ -18,7 +18,7 @@ from torch import nn
 
 from benchmarks.measure import machine
 from hiddenscope.analyses.analyze import analyze
-from hiddenscope.description import LayerDescription, RunDescription, Snapshot
+from hiddenscope.description import JSON, LayerDescription, ModuleDescription, RunDescription, Snapshot
 from hiddenscope.store import SnapshotWriter
 
 GOAL = 120.0
@@ -76,7 +76,8 @@ def write(folder: Path, epochs: int, steps: int, units: int, samples: int) -> nn
     probe = torch.randn(samples, steps, 6)
     probe[np.arange(samples), :, labels] += 0.5
     model = Reader(units, 6)
-    settings = {"module": "lstm", "module_kind": "LSTM", "level": 0, "quantity": "h", "input_size": 6}
+    named = dict(model.lstm.named_parameters())
+    settings: dict[str, JSON] = {"module": "lstm", "module_kind": "LSTM", "level": 0, "quantity": "h", "input_size": 6}
     settings |= {"hidden_size": units, "num_layers": 1, "batch_first": True, "all_units": units, "all_steps": steps}
     description = RunDescription(
         layers=(LayerDescription("lstm", "LSTM", np.arange(units), np.arange(steps), settings),),
@@ -86,15 +87,15 @@ def write(folder: Path, epochs: int, steps: int, units: int, samples: int) -> nn
         probe_fingerprint="benchmark",
         model="Reader",
         probe=probe.numpy(),
+        modules=(ModuleDescription("lstm", "LSTM", {name: tuple(weight.shape) for name, weight in named.items()}),),
     )
-    named = dict(model.lstm.named_parameters())
     start = [weight.detach().clone() for weight in model.lstm.parameters()]
     with SnapshotWriter.open(folder / "hiddenscope", description) as writer, torch.no_grad():
         for epoch in range(-1, epochs):
             for weight, first in zip(model.lstm.parameters(), start, strict=True):
                 weight.copy_(first * (0.3 + 2.0 * (epoch + 1) / (epochs + 1)))
             states = model.lstm(probe)[0].permute(1, 2, 0).contiguous().numpy()
-            weights = {"lstm": {name: weight.numpy().copy() for name, weight in named.items()}}
+            weights = {"lstm": {name: weight.detach().numpy().copy() for name, weight in named.items()}}
             writer.append(Snapshot(float(epoch), {"lstm": states}, {"loss": 1.0 / (epoch + 3)}, weights))
         writer.finish("finished")
     return model
