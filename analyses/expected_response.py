@@ -142,7 +142,11 @@ def events_of(run: Run, layer: str) -> Events | None:
 
 
 def updates(
-    states: npt.ArrayLike, *, steps: npt.ArrayLike | None = None, backward: npt.ArrayLike | None = None
+    states: npt.ArrayLike,
+    *,
+    steps: npt.ArrayLike | None = None,
+    backward: npt.ArrayLike | None = None,
+    n_steps: int | None = None,
 ) -> Floats:
     """How far each state moves at each step: h[t] - h[t - 1], with h[-1] = 0.
 
@@ -150,6 +154,7 @@ def updates(
         states: shape (step, unit, sample); NaN past a sequence's end.
         steps: the step numbers; where a step's predecessor was not recorded, its update is not known (NaN).
         backward: which units read the sequence from its end, shape (unit,); their predecessor is the next step.
+        n_steps: steps of the sequences, recorded or not; default none after the last that was.
 
     Returns:
         Of the shape of ``states``, float64.
@@ -173,6 +178,8 @@ def updates(
         after[:-1] = np.nan_to_num(own[1:])  # a sequence's last step follows nothing
         turned = own - after
         turned[:-1][np.diff(numbers) != 1] = np.nan
+        if n_steps is not None and len(numbers) and numbers[-1] + 1 < n_steps:
+            turned[-1] = np.nan
         found[:, reverse] = turned
     return found
 
@@ -289,8 +296,13 @@ def run_responses(
     if not len(chosen):
         return None
     width = max(1, _BLOCK // max(states.shape[0] * states.shape[1], 1))
+    probe = run.probe
+    n_steps = probe.shape[1] if probe is not None and probe.ndim > 1 else None
     blocks = (
-        (updates(states[..., i : i + width], steps=described.steps, backward=backward), words[i : i + width])
+        (
+            updates(states[..., i : i + width], steps=described.steps, backward=backward, n_steps=n_steps),
+            words[i : i + width],
+        )
         for i in range(0, states.shape[2], width)
     )
     result = stream_responses(blocks, n_words=len(chosen), n_units=states.shape[1], seed=seed, reservoir=reservoir)

@@ -154,6 +154,14 @@ def test_units_that_read_backward_move_from_the_step_after():
     assert_array_equal(found[:2, 1, 0], [-2.0, 6.0])
 
 
+def test_the_last_recorded_step_of_a_unit_that_reads_backward_says_nothing_where_more_follow():
+    states = np.array([[[1.0], [4.0]], [[3.0], [6.0]]])
+    found = updates(states, backward=[False, True], n_steps=5)
+    assert_array_equal(found[:, 0, 0], [1.0, 2.0])
+    assert_array_equal(found[:, 1, 0], [-2.0, np.nan])
+    assert_array_equal(updates(states, backward=[False, True], n_steps=2)[:, 1, 0], [-2.0, 6.0])
+
+
 def test_steps_whose_predecessor_was_not_recorded_say_nothing():
     found = updates(np.ones((3, 1, 1)), steps=[0, 2, 3])
     assert_array_equal(found[:, 0, 0], [1.0, np.nan, 0.0])
