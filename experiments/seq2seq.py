@@ -197,7 +197,7 @@ def observe(
             for layer in run.layers:
                 for study in (POD_STUDY, SEPARABILITY_STUDY):
                     make(study, run, layer, store)
-            store.put("decoder", "segmentation", {"threshold": pieces.attrs["threshold"]}, pieces)
+                store.put(layer, "segmentation", {"threshold": pieces.attrs["threshold"]}, pieces)
     except RunLockedError:
         context.note(f"{task.name}: a page that is open on this run writes its results, so it does not show the pieces")
     modes, classes = POD_STUDY.compute(run, "decoder"), SEPARABILITY_STUDY.compute(run, "decoder")

@@ -95,6 +95,21 @@
     return layout;
   }
 
+  /* What a panel draws, its 3-D graphs seen from where those of the same kind were seen before them. */
+  function keepCameras(parts) {
+    for (const part of Array.isArray(parts) ? parts : [parts]) {
+      if (!part || !part.props) continue;
+      const { id, figure, children } = part.props;
+      const place = figure && id && document.getElementById(typeof id === "string" ? id : JSON.stringify(id, Object.keys(id).sort()));
+      const graph = place && place.querySelector(".js-plotly-plot");
+      const scene = graph && graph._fullLayout && graph._fullLayout.scene && graph._fullLayout.scene._scene;
+      const same = scene && figure.layout.scene && figure.layout.uirevision && graph.layout.uirevision === figure.layout.uirevision;
+      if (same && scene.getCamera) figure.layout.scene.camera = scene.getCamera();
+      keepCameras(children);
+    }
+    return parts;
+  }
+
   /* A picture with gaps gets the epoch at the cursor in full from the server, one request at a time. */
   let frameAsked = 0, frameFor = null;
   function askFrame(epoch) {
@@ -524,6 +539,7 @@
         return same(names, before) ? window.dash_clientside.no_update : names;
       },
       runsCompared: (names) => ({ ids: names || [] }),
+      panelNews: (parts) => keepCameras(parts),
       panelCursor: function (cursor, panel, followers) {
         if ((followers || []).includes(panel)) tellPanel(cursor === undefined ? null : cursor);
         return window.dash_clientside.no_update;

@@ -190,7 +190,8 @@ def bode(
     figure.update_yaxes(title_text="gain", row=1, col=1)
     if positive.size and positive.min() < positive.max():
         low, high = np.log10(np.percentile(positive, [2, 100]))
-        figure.update_yaxes(type="log", range=[float(low) - 0.1, float(high) + 0.1], dtick=1, row=1, col=1)
+        ticks = _log_ticks(10 ** (float(low) - 0.1), 10 ** (float(high) + 0.1))
+        figure.update_yaxes(type="log", range=[float(low) - 0.1, float(high) + 0.1], row=1, col=1, **ticks)
     figure.update_yaxes(title_text="phase (degrees), upright", row=2, col=1)
     figure.update_layout(
         title=_title(title + ": median of the units, band 10\u201390 %", dark=dark),

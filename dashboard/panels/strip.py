@@ -39,6 +39,7 @@ def strip(panels: Sequence[Panel], table: AgGrid) -> html.Section:
         style=HIDDEN,
         children=[
             dcc.Store(id="panel-seen", data=None),
+            dcc.Store(id="panel-news", data=None),
             dcc.Store(id="panel-cursor", data=None),
             dcc.Store(id="panel-followers", data=[panel.name for panel in panels if panel.follows_cursor]),
             dcc.Interval(id="panel-tick", interval=TICK_MS),
@@ -101,7 +102,8 @@ def _draw_the_open_panel(app: Dash, library: Library, panels: Mapping[str, Panel
     option: dict[str, Any] = {"type": "panel-option", "panel": ALL, "option": ALL}
 
     @app.callback(
-        output=[Output("panel-body", "children"), Output("panel-seen", "data")],
+        # The browser puts it on the page, with the cameras where the reader left them: graphs are always made anew.
+        output=[Output("panel-news", "data"), Output("panel-seen", "data")],
         inputs={
             "_tick": Input("panel-tick", "n_intervals"),
             "name": Input("panel", "value"),
@@ -264,6 +266,7 @@ def _connect_browser(app: Dash) -> None:
         Input("panel", "value"),
         State("panel-followers", "data"),
     )
+    browser("panelNews", Output("panel-body", "children"), Input("panel-news", "data"), prevent_initial_call=True)
     for name in ("units", "epochs"):
         graphs: dict[str, Any] = {"type": f"panel-{name}", "name": ALL}
         browser(

@@ -113,7 +113,7 @@ def test_a_panel_is_drawn_when_it_is_opened_and_again_only_when_it_would_look_di
     page.get_by_role("tab", name="Toy").click()
     told(page, "all epochs, linear, units , True")
     assert not page.locator("#unit-table").is_visible()
-    with page.expect_response(lambda answer: "panel-body" in (answer.request.post_data or "")):
+    with page.expect_response(lambda answer: "panel-news" in (answer.request.post_data or "")):
         pass
     assert drawings == ["units"], "ticks alone draw nothing"
     page.evaluate("() => document.activeElement.blur()")  # arrows on a tab go to the next tab
@@ -129,7 +129,7 @@ def test_a_panel_is_drawn_when_it_is_opened_and_again_only_when_it_would_look_di
     page.evaluate("() => document.activeElement.blur()")
     page.keyboard.press("ArrowLeft")
     page.wait_for_function("() => document.getElementById('epoch-label').innerText === 'epoch 1'")
-    with page.expect_response(lambda answer: "panel-body" in (answer.request.post_data or "")):
+    with page.expect_response(lambda answer: "panel-news" in (answer.request.post_data or "")):
         pass
     assert len(drawings) == count, "what is hidden is not drawn"
 

@@ -46,8 +46,12 @@
   }
 
   function fill(news) {
-    const body = at("panel-body");
-    body.querySelectorAll(".js-plotly-plot").forEach((graph) => Plotly.purge(graph));
+    const body = at("panel-body"), cameras = new Map();  // where 3-D graphs are seen from, by what they show
+    body.querySelectorAll(".js-plotly-plot").forEach((graph) => {
+      const scene = graph._fullLayout && graph._fullLayout.scene && graph._fullLayout.scene._scene;
+      if (scene && scene.getCamera && graph.layout.uirevision) cameras.set(graph.layout.uirevision, scene.getCamera());
+      Plotly.purge(graph);
+    });
     body.replaceChildren();
     const say = (text) => { const line = document.createElement("p"); line.textContent = text; body.append(line); };
     if (news.message) say(news.message);
@@ -61,6 +65,7 @@
       if (meta.kind === "rnnvis") box.className = "rnnvis-map";
       box.append(graph);
       body.append(box);
+      if (figure.layout.scene && cameras.has(figure.layout.uirevision)) figure.layout.scene.camera = cameras.get(figure.layout.uirevision);
       Plotly.newPlot(graph, figure.data, figure.layout, config).then(() => listen(graph, meta, figure.picks));
     }
     if (rnnvis) window.setTimeout(() => rnnvis.show(focus), 120);
