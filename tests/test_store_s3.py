@@ -160,6 +160,21 @@ def test_the_server_can_be_named_without_the_environment(endpoint: str, monkeypa
     assert_holds(hs.open_run("s3://bucket/named", storage_options=options), {0: 0})
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_trainings_are_recorded_at_an_address_one_beside_the_other(endpoint: str, tmp_path: Path) -> None:
+    from training_examples import assert_same_weights, fit
+
+    plain, _ = fit(tmp_path / "plain", epochs=2)
+    for _ in range(2):
+        monitor = hs.HiddenStateMonitor(logdir="s3://bucket/monitored", strict=True, max_wait=60, verbose=False)
+        model, _ = fit(tmp_path, monitor, epochs=2)
+        assert_same_weights(model, plain)
+    for name in ("hiddenscope", "hiddenscope_2"):
+        assert hs.open_run(f"s3://bucket/monitored/{name}").epochs.tolist() == [-1, 0, 1]
+    with pytest.warns(hs.RecordingWarning, match="cannot be reached"):
+        fit(tmp_path, hs.HiddenStateMonitor(logdir="s3://no-such-bucket/x", verbose=False), epochs=1)
+
+
 def test_runs_below_a_prefix_are_found_the_newest_first(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("logs/version_0", "logs/deep/er/version_1", "logs-of-others/version_9"):
         with SnapshotWriter.open(f"s3://bucket/below/{name}/hiddenscope", description()) as writer:
