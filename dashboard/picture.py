@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Mapping
@@ -228,18 +229,36 @@ def _mean(values: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]
 
 
 def measured(trace: xr.DataArray, embedding: object, *, n_queries: int = 2_000) -> dict[str, float]:
-    """Neighbors kept within and across steps, with what chance would keep, estimated from some of the nodes."""
-    from hiddenscope.embeddings.fidelity import neighborhood_preservation
+    """Neighbors kept within and across steps, trustworthiness, and the rank correlation of distances with those between
+    the responses, each with what chance would give, estimated from some of the nodes.
 
-    if min(trace.sizes["unit"], trace.sizes["epoch"] * trace.sizes["step"]) < FIDELITY_NEIGHBORS:
+    Where steps have few units, what is kept within a step is left out: any picture keeps most of them.
+    """
+    from hiddenscope.embeddings.fidelity import (
+        distance_rank_correlation,
+        neighborhood_preservation,
+        trustworthiness,
+    )
+
+    few_units = trace.sizes["unit"] < FIDELITY_NEIGHBORS
+    if trace.sizes["epoch"] * trace.sizes["step"] < FIDELITY_NEIGHBORS:
         return {}
-    kept = neighborhood_preservation(trace, named(embedding), k=FIDELITY_NEIGHBORS, n_queries=n_queries)
+    picture = named(embedding)
+    with warnings.catch_warnings():
+        if few_units:
+            warnings.filterwarnings("ignore", r"k = \d+ neighbors of \d+ units")
+        kept = neighborhood_preservation(trace, picture, k=FIDELITY_NEIGHBORS, n_queries=n_queries)
     found = {
-        "fidelity_intra": kept.intra,
-        "fidelity_intra_chance": kept.intra_chance,
+        "fidelity_intra": math.nan if few_units else kept.intra,
+        "fidelity_intra_chance": math.nan if few_units else kept.intra_chance,
         "fidelity_inter": kept.inter,
         "fidelity_inter_chance": kept.inter_chance,
     }
+    if int(np.isfinite(picture.values).all(axis=-1).sum()) > 2 * FIDELITY_NEIGHBORS:
+        trust = trustworthiness(trace, picture, k=FIDELITY_NEIGHBORS, n_queries=n_queries // 10)
+        ranks = distance_rank_correlation(trace, picture, n_pairs=10 * n_queries)
+        found |= {"fidelity_trustworthiness": trust.value, "fidelity_trustworthiness_chance": trust.chance}
+        found |= {"fidelity_rank_correlation": ranks.value, "fidelity_rank_correlation_chance": ranks.chance}
     return {name: float(value) for name, value in found.items() if np.isfinite(value)}
 
 

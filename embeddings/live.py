@@ -51,8 +51,12 @@ RENEWAL = 0.02
 """Share of each unit's landmarks that may be exchanged in an epoch."""
 MDS_ROUNDS = 30
 MDS_ANCHOR = 0.2
-REFINEMENT_ROUNDS = 12
-EASING = 0.35
+REFINEMENT_ROUNDS = (12, 24)
+"""At least and at most: more of them while fewer nodes than `REFINED_NODES` are there."""
+EASING = (0.35, 0.7)
+"""Share of the way to the target that is shown after an epoch, at least and at most."""
+EAGERNESS = 5.0
+"""Easing per standard deviation of the picture that the nodes lie from their targets: a small gap is mostly noise."""
 LARGEST_MOVE = 0.25
 """Largest move of a shown node in one epoch, in standard deviations of the picture."""
 EXACT_PAIRS = 30_000_000
@@ -306,9 +310,11 @@ def _settle_nodes(
     placed = target.copy()
     placed[active] = rows.to_nodes(start)
     edges, around = surroundings(near, rows, active, placed)
+    least, most = REFINEMENT_ROUNDS
+    rounds = int(np.clip(least * REFINED_NODES // len(anchors), least, most))
     return refine(
         rows, anchors, edges, slice_mates(rows),
-        epochs=REFINEMENT_ROUNDS, start=start, around=around, seed=picture.settings.seed + steps,
+        epochs=rounds, start=start, around=around, seed=picture.settings.seed + steps,
     )  # fmt: skip
 
 
@@ -343,7 +349,9 @@ def _ease(picture: LivePicture, target: Float32Array, labels: npt.NDArray[np.int
     spread = float(np.nanstd(picture.shown))
     way = target[:before] - picture.shown
     length = np.linalg.norm(way, axis=2, keepdims=True)
-    step = np.minimum(EASING, LARGEST_MOVE * spread / np.maximum(length, 1e-30))
+    gap = float(np.sqrt(np.nanmean(length**2))) / max(spread, 1e-30)
+    easing = float(np.clip(EAGERNESS * gap, *EASING))
+    step = np.minimum(easing, LARGEST_MOVE * spread / np.maximum(length, 1e-30))
     shown = target.copy()
     shown[:before] = picture.shown + step * way
     lag = np.nan_to_num(shown[:before] - target[:before])

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from numba.core.dispatcher import Dispatcher
 
 from hiddenscope.dashboard import journal
 from hiddenscope.dashboard.journal import Entry
-from hiddenscope.dashboard.picture import Painter, most_active_class, picture, rehearse, thinned
+from hiddenscope.dashboard.picture import Painter, measured, most_active_class, picture, rehearse, thinned
 from hiddenscope.dashboard.supervisor import Supervisor
 from hiddenscope.dashboard.worker import Worker
 from hiddenscope.description import LayerDescription, RunDescription, Snapshot
@@ -56,6 +57,20 @@ def until(condition, seconds=60.0, what="it"):
         assert time.monotonic() < deadline, f"{what} did not happen within {seconds} s"
         time.sleep(0.02)
     return value
+
+
+def test_a_picture_of_few_units_has_measures_too():
+    trace = xr.DataArray(
+        np.random.default_rng(0).normal(size=(5, 6, 2, 7)).astype(np.float32), dims=("epoch", "step", "unit", "sample")
+    )
+    shown = (trace - trace.mean("sample"))[..., :3].rename(sample="component")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = measured(trace, shown)
+    assert "fidelity_intra" not in found
+    assert found["fidelity_inter"] > 1.2 * found["fidelity_inter_chance"]
+    assert found["fidelity_trustworthiness"] > found["fidelity_trustworthiness_chance"]
+    assert found["fidelity_rank_correlation"] > 0.3
 
 
 def test_a_picture_holds_the_embedding_its_entropies_and_how_it_was_made(tmp_path):
@@ -171,6 +186,9 @@ def test_a_long_training_is_followed_and_its_end_makes_the_picture_anew(tmp_path
             assert np.isfinite(stored["embedding"].values).all()
             made_live.append(stored.attrs["made_live"])
             assert 0 < stored.attrs["fidelity_inter"] <= 1, "no picture is shown without its measure"
+            assert 0 < stored.attrs["fidelity_trustworthiness"] <= 1
+            assert stored.attrs["fidelity_trustworthiness_chance"] == pytest.approx(0.5, abs=0.1)
+            assert abs(stored.attrs["fidelity_rank_correlation_chance"]) < 0.5
             assert ("fidelity_epochs" in stored.attrs) == made_live[-1]
         assert made_live == [False, False, True, True, True]
         assert not worker.turn()
