@@ -20,6 +20,7 @@ from hiddenscope.dashboard import cloud, compare, figures, layout, listing, word
 from hiddenscope.dashboard.cloud import look_of, picture_figure, with_method
 from hiddenscope.dashboard.library import Library, View, alive
 from hiddenscope.dashboard.panels import Panel, all_panels, strip
+from hiddenscope.dashboard.panels.panel import number_of
 from hiddenscope.dashboard.safety import protect
 from hiddenscope.dashboard.sketchbook import Sketchbook
 from hiddenscope.dashboard.supervisor import Supervisor
@@ -238,7 +239,8 @@ def _bring_frames(app: Dash, library: Library) -> None:
     )
     def bring_frame(wanted: object, run: object, layer: object, dark: object, look: object) -> Any:
         """One epoch in full, for a cursor in a picture that is drawn with gaps."""
-        if not isinstance(wanted, int | float) or not isinstance(run, str) or run not in library.runs():
+        epoch = number_of(wanted)
+        if epoch is None or not isinstance(run, str) or run not in library.runs():
             return {"epoch": None}
         chosen = look_of(look, dark=bool(dark))
         try:
@@ -247,7 +249,7 @@ def _bring_frames(app: Dash, library: Library) -> None:
             clusters = library.unit_clusters(run, view.layer) if chosen.color == "cluster" else None
         except (HiddenscopeError, OSError, KeyError):
             return {"epoch": None}
-        return {"epoch": wanted, "look": chosen.mark(), "trace": cloud.frame(view, chosen, wanted, clusters)}
+        return {"epoch": wanted, "look": chosen.mark(), "trace": cloud.frame(view, chosen, epoch, clusters)}
 
 
 def curves_figure(

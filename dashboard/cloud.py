@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from hiddenscope.dashboard.figures.metrics import losses
 from hiddenscope.dashboard.figures.raster import Window
 from hiddenscope.dashboard.figures.template import message
 from hiddenscope.dashboard.library import Library, View
+from hiddenscope.dashboard.panels.panel import number_of
 from hiddenscope.dashboard.picture import METHOD
 from hiddenscope.dashboard.supervisor import Supervisor
 from hiddenscope.dashboard.trust import gauges
@@ -254,9 +254,8 @@ def _range(value: object) -> Range:
 def _numbers(value: object, count: int) -> list[float] | None:
     if not isinstance(value, list) or len(value) != count:
         return None
-    if not all(isinstance(number, int | float) and math.isfinite(number) for number in value):
-        return None
-    return [float(number) for number in value]
+    numbers = [number for number in map(number_of, value) if number is not None]
+    return numbers if len(numbers) == count else None
 
 
 def _wrapped(text: str) -> str:

@@ -240,6 +240,31 @@ def callbacks_of(page: Any) -> list[dict[str, Any]]:
     return [each for each in found if not each.get("clientside_function")]
 
 
+@pytest.mark.parametrize("odd", [10**400, -(10**400), 1e308, True, [10**400, 10**400]], ids=str)
+def test_a_number_that_no_float_can_hold_is_no_number(odd: Any, page: Any, logs: Path, opened: Opened) -> None:
+    def filled(parts: list[dict[str, Any]]) -> list[Any]:
+        known = {"run": "version_0", "layer": "lstm"}
+        return [
+            {"id": part["id"], "property": part["property"], "value": known.get(part["id"], odd)}
+            for part in parts
+            if not part["id"].startswith("{")
+        ]
+
+    def requests() -> Iterator[Request]:
+        for each in callbacks_of(page):
+            body = {
+                "output": each["output"],
+                "outputs": _outputs(each["output"]),
+                "inputs": filled(each["inputs"]),
+                "state": filled(each["state"]),
+                "changedPropIds": [],
+            }
+            sent = json.dumps(body).encode()
+            yield "POST", "/_dash-update-component", "", sent, {"CONTENT_TYPE": "application/json"}
+
+    assert sum(attack(page, requests(), logs, opened).values()) == len(callbacks_of(page))
+
+
 COUNTS = [150, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(3000)])]
 
 
