@@ -75,7 +75,7 @@ def measure(
                 "run (epoch, step, unit)": (epochs, *shape),
                 "points of the stored picture": int(np.prod(stored["embedding"].shape[:3])),
                 **_latencies(port, server, writer, epochs, shape),
-                **_load(port, viewers, seconds),
+                **_load(port, server, viewers, seconds),
                 "memory MB": round(server.memory_info().rss / 1e6),
             }
 
@@ -131,7 +131,7 @@ def _latencies(
     }
 
 
-def _load(port: int, count: int, seconds: float) -> dict[str, object]:
+def _load(port: int, server: psutil.Process, count: int, seconds: float) -> dict[str, object]:
     """Viewers that open the page together and then ask once a second."""
     opened: list[float] = []
     ticks: list[float] = []
@@ -152,15 +152,20 @@ def _load(port: int, count: int, seconds: float) -> dict[str, object]:
             viewer.close()
 
     threads = [threading.Thread(target=watch) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+
+    def together() -> None:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    (clock,), processors = Stopwatch(server)(together)
     if failures:
         raise RuntimeError(failures[0])
     return {
         f"first view, {count} viewers at once": _spread(opened),
         f"tick, {count} viewers": _spread(ticks) if ticks else None,
+        f"{count} viewers, opening and watching": f"{clock / 1e3:.0f} s; {processors:.0f} ms of processors",
     }
 
 
