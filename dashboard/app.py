@@ -150,7 +150,7 @@ def _bring_news(app: Dash, library: Library, supervisor: Supervisor | None) -> N
         asked_layer = layer
         if run not in runs:
             linked = asked.get("run", [""])[0]
-            run = linked if linked in runs else next(iter(runs), None)
+            run = linked if linked in runs else _newest_to_show(runs)
             asked_layer = layer or asked.get("layer", [None])[0]
             news["run"] = run
         listing_at = seen.get("listing")
@@ -286,6 +286,12 @@ def _epochs(library: Library, name: str) -> list[float]:
         return []
 
 
+def _newest_to_show(runs: Mapping[str, RunInfo]) -> str | None:
+    """The newest run that has an epoch, or will have one soon; whatever there is where there is none."""
+    shown = (name for name, info in runs.items() if info.epoch_count or info.status == "training")
+    return next(shown, next(iter(runs), None))
+
+
 def _listed(runs: dict[str, RunInfo]) -> list[dict[str, str]]:
     return [
         {"value": name, "label": name if info.status == "finished" else f"{name} ({info.status})"}
@@ -369,11 +375,18 @@ def _nothing_yet(logdir: Path) -> dict[str, Any]:
 def _not_ready(info: RunInfo) -> dict[str, Any]:
     if info.problem is not None:
         return _unreadable(info.problem)
+    if info.status != "training":
+        ended = words.STATUS.get(info.status, info.status)
+        return _empty(
+            [
+                html.H2(f"{info.name} ended before its first epoch"),
+                html.P(f"It holds nothing to show ({ended}). Other runs can be chosen at the top of the page."),
+            ]
+        )
     return _empty(
         [
             html.H2(f"{info.name} has begun"),
             html.P("Its first epoch, the network before training, appears here as soon as it is recorded."),
-            html.P(f"The training is {words.STATUS.get(info.status, info.status)}."),
         ]
     )
 

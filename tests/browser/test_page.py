@@ -359,8 +359,8 @@ def test_a_run_that_cannot_be_read_harms_no_other(page, serve, tmp_path, recorde
     open_view(page, serve(tmp_path, "--no-worker"))
     assert page.evaluate(POINTS) == EPOCHS * STEPS * UNITS
     page.click("#run")
-    page.click("[role=option]:has-text('broken (unreadable)')")
-    page.wait_for_selector("text=This run cannot be read")
+    page.click("[role=option]:has-text('broken (killed)')")
+    page.wait_for_selector("text=broken ended before its first epoch")
     page.click("#run")
     page.click("[role=option]:has-text('version_0')")
     page.wait_for_selector("#picture", state="visible")
