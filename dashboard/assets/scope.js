@@ -79,7 +79,18 @@
     return path;
   }
 
-  let zoomTold = null;
+  let zoomTold = null, ratioGiven = null;
+
+  /* Plotly keeps a turned camera, but no zoom: that is the scale of the axes, by which the reader has changed it. */
+  function keepZoom(layout, scene) {
+    const given = layout.scene && layout.scene.aspectratio;
+    if (!given) return;
+    const drawn = scene && scene.glplot && scene.glplot.getAspectratio ? scene.glplot.getAspectratio() : null;
+    const zoom = drawn && ratioGiven ? drawn.x / ratioGiven.x : 1;
+    ratioGiven = Object.assign({}, given);
+    if (!(zoom > 0) || !Number.isFinite(zoom) || Math.abs(zoom - 1) < 1e-3) return;
+    for (const axis of ["x", "y", "z"]) given[axis] *= zoom;
+  }
 
   /* A copy of the layout, with the camera, or the part of the plane in view, where the reader left it. */
   function keptLayout(figure) {
@@ -87,6 +98,7 @@
     const graph = document.querySelector("#picture .js-plotly-plot");
     const scene = graph && graph._fullLayout && graph._fullLayout.scene && graph._fullLayout.scene._scene;
     if (layout.scene && scene && scene.getCamera) layout.scene.camera = scene.getCamera();
+    keepZoom(layout, scene);
     if (zoomTold && !layout.scene && graph && graph._fullLayout && graph._fullLayout.xaxis) {
       for (const axis of ["xaxis", "yaxis"]) {
         layout[axis] = Object.assign({}, layout[axis], { range: graph._fullLayout[axis].range.slice(), autorange: false });
