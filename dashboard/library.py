@@ -21,6 +21,7 @@ import xarray as xr
 from hiddenscope.dashboard import journal
 from hiddenscope.dashboard.picture import METHOD
 from hiddenscope.errors import HiddenscopeError
+from hiddenscope.locations import give_back_memory
 from hiddenscope.run import Run, RunInfo, find_runs, open_run
 
 KEPT_BYTES = 2**28
@@ -29,6 +30,8 @@ MOST_STATES = 20_000_000
 """A run of so many hidden states is embedded by PCA while the viewer waits: a second or so."""
 MOST_SHELVES = 8
 """Runs that stay open, those looked at last; the others are opened again when they are wanted."""
+TIDY = 50
+"""Commits after which memory that is free is given back to the system."""
 LISTING_SECONDS = 1.0
 REFRESH_SECONDS = 0.25
 
@@ -188,6 +191,7 @@ class _Shelf:
         self._lock = threading.RLock()
         self._refreshed_at = -REFRESH_SECONDS
         self._views: dict[str, View] = {}
+        self._read = 0
         self._index: tuple[str, dict[tuple[str, str], float]] = ("", {})
         self._results: OrderedDict[tuple[str, str], tuple[float, xr.Dataset]] = OrderedDict()
         self._at_once: dict[str, tuple[str, xr.Dataset]] = {}
@@ -227,6 +231,9 @@ class _Shelf:
                 nodes=len(run.epochs) * len(described.steps) * len(described.units),
             )
             self._views[chosen] = view
+            self._read += 1
+            if self._read % TIDY == 0:
+                give_back_memory()
             return view
 
     def pinned(self, name: str, layer: str | None) -> tuple[View, Run]:

@@ -25,6 +25,7 @@ from hiddenscope.dashboard.picture import METHOD, Painter, parameters
 from hiddenscope.dashboard.scalars import EntropyLog
 from hiddenscope.dashboard.studio import Studio, live_studies, one_line
 from hiddenscope.errors import RunLockedError
+from hiddenscope.locations import give_back_memory
 from hiddenscope.results import ResultStore
 from hiddenscope.run import Run, RunInfo, find_runs
 
@@ -33,6 +34,8 @@ PAUSE = 0.5
 """Seconds between two looks at the runs."""
 RETRY = 30.0
 """Seconds before a layer whose picture failed is tried again although nothing is new."""
+TIDY = 50
+"""Pictures after which memory that is free is given back to the system."""
 
 
 class Worker:
@@ -66,6 +69,7 @@ class Worker:
         self._logs: dict[str, EntropyLog] = {}
         self.studio = Studio(studies)
         self.desk = Desk()
+        self._painted = 0
 
     def turn(self) -> bool:
         """Make at most one picture, or else one study, of the newest run that lacks one; True if anything was tried.
@@ -136,6 +140,9 @@ class Worker:
         else:
             self._put_away(run.path)
         self._failed.pop((run.path, layer), None)
+        self._painted += 1
+        if self._painted % TIDY == 0:
+            give_back_memory()
         self._say(folder, Entry("idle", layer=layer, epoch=float(run.epochs[-1]), note=str(dataset.attrs["note"])))
 
     def _log_entropies(self, run: Run, layer: str, dataset: xr.Dataset) -> None:
