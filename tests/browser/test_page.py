@@ -214,21 +214,6 @@ def test_the_camera_stays_where_the_reader_turned_it(page, address):
     page.wait_for_function(f"() => new Set(({TRACES})()[0].colors).size === {UNITS}")
     after = page.evaluate(eye)
     assert after == pytest.approx(turned, abs=1e-6)
-    ratio = (
-        "() => document.querySelector('#picture .js-plotly-plot')._fullLayout.scene._scene.glplot.getAspectratio().x"
-    )
-    whole = page.evaluate(ratio)
-    for _ in range(10):
-        page.mouse.move(x, y)
-        page.mouse.wheel(0, -240)
-        page.wait_for_timeout(1_000)
-        if abs(page.evaluate(ratio) / whole - 1) > 0.02:
-            break
-    assert abs(page.evaluate(ratio) / whole - 1) > 0.02
-    zoomed = page.evaluate(ratio)
-    page.keyboard.press("ArrowLeft")
-    page.wait_for_function(f"() => ({TRACES})().some(trace => trace.name === 'now')")
-    assert page.evaluate(ratio) == pytest.approx(zoomed, rel=0.05), "a zoom outlives what is drawn anew"
 
 
 def test_arrow_keys_move_one_epoch_everywhere_and_escape_shows_all(page, address):
