@@ -184,6 +184,25 @@ def test_every_solver_takes_the_smallest_the_dead_the_repeated_and_the_missing(s
     assert np.isfinite(picture[:, :3]).all()
 
 
+@pytest.mark.filterwarnings("ignore:inter_knn lowered")
+def test_partial_fit_takes_the_repeated_the_constant_and_the_smallest() -> None:
+    rng = np.random.default_rng(0)
+    awake = np.concatenate([np.ones((4, 5, 6, 7)), rng.normal(size=(4, 5, 6, 7))])
+    repeated = np.repeat(rng.normal(size=(1, 5, 6, 7)), 15, axis=0)
+    for trace in (
+        repeated,
+        np.ones((6, 5, 6, 7)),
+        awake,
+        rng.normal(size=(8, 5, 1, 7)),
+        rng.normal(size=(8, 2, 2, 2)),
+    ):
+        estimator = streaming(n_components=2, n_landmark=40).fit(trace[:2])
+        for epoch in range(2, len(trace)):
+            estimator.partial_fit(trace[epoch : epoch + 1])
+        assert np.shape(estimator.embedding_) == (*trace.shape[:3], 2)
+        assert np.isfinite(estimator.embedding_).all()
+
+
 def test_too_few_slices_are_said_and_one_sample_is_refused() -> None:
     rng = np.random.default_rng(0)
     with pytest.warns(UserWarning, match="inter_knn lowered from 25 to 11"):
