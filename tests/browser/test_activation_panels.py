@@ -39,10 +39,12 @@ def test_a_period_in_the_table_is_shown_in_its_sequence_and_a_moved_period_is_se
     sequence = shown.input_value()
     rows = [row.locator("[col-id=sequence]").inner_text() for row in table.all()]
     place = next(i for i, name in enumerate(rows) if name != sequence)
-    table.nth(place).locator("[col-id=peak]").click()
-    page.wait_for_function(
-        "name => document.querySelector('#panel-body .mantine-Select-input').value === name", arg=rows[place]
-    )
+    for _ in range(5):  # the worker is at work: a click is lost when the panel is drawn anew under it
+        table.nth(place).locator("[col-id=peak]").click()
+        page.wait_for_timeout(4000)
+        if shown.input_value() == rows[place]:
+            break
+    assert shown.input_value() == rows[place]
     page.goto(f"{address}/?panel=search")
     page.locator("#panel-body .dash-slider-thumb").first.wait_for()
     page.wait_for_function(f"{SHAPE}.length > 0")
