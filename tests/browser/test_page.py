@@ -216,6 +216,27 @@ def test_the_camera_stays_where_the_reader_turned_it(page, address):
     assert after == pytest.approx(turned, abs=1e-6)
 
 
+def test_a_zoom_outlives_what_is_drawn_anew(page, address):
+    open_view(page, address)
+    ratio = (
+        "() => document.querySelector('#picture .js-plotly-plot')._fullLayout.scene._scene.glplot.getAspectratio().x"
+    )
+    page.wait_for_function(f"() => {{ try {{ return ({ratio})() > 0; }} catch {{ return false; }} }}")
+    whole = page.evaluate(ratio)
+    box = page.locator("#picture").bounding_box()
+    for _ in range(10):  # a busy machine may miss a fast hand
+        page.mouse.move(box["x"] + box["width"] / 3, box["y"] + box["height"] / 2)
+        page.mouse.wheel(0, -240)
+        page.wait_for_timeout(1_000)
+        if abs(page.evaluate(ratio) / whole - 1) > 0.02:
+            break
+    zoomed = page.evaluate(ratio)
+    assert abs(zoomed / whole - 1) > 0.02
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_function(f"() => ({TRACES})().some(trace => trace.name === 'now')")
+    assert page.evaluate(ratio) == pytest.approx(zoomed, rel=0.05)
+
+
 def test_arrow_keys_move_one_epoch_everywhere_and_escape_shows_all(page, address):
     open_view(page, address)
     page.keyboard.press("ArrowLeft")
