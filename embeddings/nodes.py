@@ -15,14 +15,20 @@ import xarray as xr
 
 from hiddenscope.trace import EMBEDDING_DIMS, FloatArray, as_trace
 
+LEAST_PRESENT = 0.5
+"""Share of the samples that a node must have a value for; with fewer it is excluded."""
+
 _VALUES_AT_A_TIME = 2**22
 
 
 def normalize(trace: xr.DataArray | npt.ArrayLike, *, dtype: npt.DTypeLike = np.float64) -> FloatArray:
     """Every node's response with mean 0 and standard deviation 1 over the samples, slices folded.
 
-    A node that responds to all samples alike becomes a row of zeros. A node with any value that is not finite (a step
-    beyond the end of a sequence, a diverged network) is excluded: its whole row becomes NaN.
+    A node that responds to all samples alike becomes a row of zeros. Values that are not finite (steps beyond the end
+    of a sequence, a diverged network) are missing. With at least half of its samples (`LEAST_PRESENT`, 2 at least) a
+    node is normalized over those, and the missing ones stand at its mean: units of one slice, which miss the same
+    samples, then have the distances of the samples present, scaled up to all of them. With fewer samples a node is
+    excluded: its whole row becomes NaN. The treatment of missing values is ours.
 
     Args:
         trace: shape (epoch, step, unit, sample), at least 2 samples.
@@ -37,6 +43,8 @@ def normalize(trace: xr.DataArray | npt.ArrayLike, *, dtype: npt.DTypeLike = np.
 
     >>> normalize(np.array([1.0, 3.0, 5.0, 5.0]).reshape(1, 1, 2, 2)).tolist()
     [[[-1.0, 1.0], [0.0, 0.0]]]
+    >>> normalize(np.array([1.0, 3.0, np.nan, np.nan]).reshape(1, 1, 1, 4)).round(3).tolist()
+    [[[-1.414, 1.414, 0.0, 0.0]]]
     """
     values = as_trace(trace).values
     if 0 in values.shape:
@@ -135,10 +143,23 @@ def unfold(values: npt.ArrayLike, trace: xr.DataArray) -> xr.DataArray:
 
 
 def _z_scores(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    values[~np.isfinite(values).all(axis=-1)] = np.nan
+    present = np.isfinite(values)
+    few = present.sum(axis=-1) < max(2, LEAST_PRESENT * values.shape[-1])
+    if not present.all():
+        values[few], present[few] = 0.0, True
+        values = _filled(values, present)
     centered = values - values.mean(axis=-1, keepdims=True)
     # Rounding leaves the mean of equal values a little off them; equality itself is exact.
     centered[values.max(axis=-1) == values.min(axis=-1)] = 0.0
     deviation = np.sqrt(np.mean(centered**2, axis=-1, keepdims=True))
     scores: npt.NDArray[np.float64] = centered / np.where(deviation == 0, 1.0, deviation)
+    scores[few] = np.nan
     return scores
+
+
+def _filled(values: npt.NDArray[np.float64], present: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """Missing values replaced by the mean of those present; equal ones by exactly their value."""
+    mean = np.sum(values, axis=-1, where=present) / present.sum(axis=-1)
+    lowest = np.min(values, axis=-1, where=present, initial=np.inf)
+    highest = np.max(values, axis=-1, where=present, initial=-np.inf)
+    return np.where(present, values, np.clip(mean, lowest, highest)[..., None])

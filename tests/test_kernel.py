@@ -148,10 +148,10 @@ def test_too_few_slices_lower_the_neighbor_and_the_warning_names_both_values() -
 def test_nodes_with_missing_values_are_related_to_nothing_and_change_nothing_else() -> None:
     trace = random_trace(3, 5, 4, 6)
     padded = trace.copy()
-    padded[:, 3:, :, 2] = np.nan  # one sample's sequence ends after three steps
-    padded[1, 0, 1, 0] = np.inf
+    padded[:, 3:, :, 2:] = np.nan  # most samples' sequences end after three steps
+    padded[1, 0, 1, :4] = np.inf
     kernel = hs.multislice_kernel(padded, inter_knn=3).toarray()
-    absent = ~np.isfinite(padded).all(axis=-1).ravel()
+    absent = (np.isfinite(padded).sum(axis=-1) < 3).ravel()
     assert absent.sum() == 3 * 2 * 4 + 1
     assert not kernel[absent].any()
     assert not kernel[:, absent].any()
@@ -160,6 +160,21 @@ def test_nodes_with_missing_values_are_related_to_nothing_and_change_nothing_els
     kept = ~np.isnan(padded).any(axis=-1).ravel()
     shorter = hs.multislice_kernel(trace[:, :3], inter_knn=3).toarray()
     assert_allclose(hs.multislice_kernel(padded, inter_knn=3).toarray()[np.ix_(kept, kept)], shorter, atol=1e-12)
+
+
+def test_a_node_that_misses_few_samples_is_described_by_the_others_at_full_length() -> None:
+    trace = random_trace(2, 3, 4, 9)
+    trace[:, 2, 1] = trace[:, 2, 1, :1]  # a unit that responds to all alike
+    cut = trace.copy()
+    cut[:, 2, :, 6:] = np.nan
+    nodes, whole = normalize(cut).reshape(trace.shape), normalize(trace).reshape(trace.shape)
+    assert_allclose(nodes[:, :2], whole[:, :2], atol=1e-12)
+    assert_allclose(nodes[:, 2, :, :6], normalize(trace[:, 2:, :, :6]).reshape(2, 4, 6) * np.sqrt(9 / 6), atol=1e-12)
+    assert_allclose(nodes[:, 2, :, 6:], 0, atol=1e-12)
+    assert not nodes[:, 2, 1].any()
+    assert_allclose((nodes[:, 2, [0, 2, 3]] ** 2).sum(axis=-1), 9)
+    cut[:, 2, :, 4:] = np.nan  # 4 of 9 are too few
+    assert np.isnan(normalize(cut).reshape(trace.shape)[:, 2]).all()
 
 
 def test_many_samples_are_reduced_to_components_that_keep_the_leading_distances() -> None:

@@ -194,7 +194,7 @@ def test_degenerate_traces_give_finite_pictures(name: str) -> None:
 def test_missing_steps_come_back_missing_and_leave_the_rest_as_without_them() -> None:
     trace = walk(4, 6, 5, 7)
     padded = trace.copy()
-    padded[:, 4:, :, 1] = np.nan
+    padded[:, 4:, :, 1:5] = np.nan
     picture = np.asarray(exact().fit_transform(padded))
     assert np.isnan(picture[:, 4:]).all()
     assert_allclose(picture[:, :4], exact().fit_transform(trace[:, :4]), atol=1e-10)

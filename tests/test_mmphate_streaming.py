@@ -172,7 +172,7 @@ def test_every_solver_takes_the_smallest_the_dead_the_repeated_and_the_missing(s
     dead, repeated, missing = (rng.normal(size=(4, 5, 6, 7)) for _ in range(3))
     dead[:, :, 2] = 0.0
     repeated[:] = repeated[:1]
-    missing[:, 3:, :, 1] = np.nan
+    missing[:, 3:, :, 1:5] = np.nan
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "inter_knn lowered")
         for trace in (rng.normal(size=(2, 2, 2, 2)), dead, repeated, np.ones((3, 2, 4, 5))):
