@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import xarray as xr
 
 from hiddenscope.dashboard.figures.decimate import evenly
 from hiddenscope.dashboard.picture import METHOD
 from hiddenscope.run import Run
+from hiddenscope.trace import EMBEDDING_DIMS
 
 _MOST_POINTS = 1_500
 _SIZE = 220
@@ -68,6 +70,17 @@ class InlinePage:
             f'<iframe src="{self.address}" title="hiddenscope" style="{style}"></iframe>'
             f'<p><a href="{self.address}" target="_blank" rel="noopener">open in a window</a></p>'
         )
+
+
+def display_embeddings(shell: Any) -> None:
+    """Let an IPython shell or a notebook show embeddings as small pictures; what ``%load_ext hiddenscope`` does."""
+    shell.display_formatter.formatters["text/html"].for_type(xr.DataArray, _as_html)
+
+
+def _as_html(array: xr.DataArray) -> str:
+    """What xarray shows of an array, under a picture of it where it is an embedding."""
+    is_embedding = array.dims == EMBEDDING_DIMS and array.sizes["component"] > 1
+    return (thumbnail(array.values) if is_embedding else "") + str(array._repr_html_())
 
 
 def thumbnails(run: Run) -> str:

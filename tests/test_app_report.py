@@ -15,6 +15,8 @@ import pytest
 import xarray as xr
 from dash import dcc, html
 from dash_ag_grid import AgGrid
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
 
 from hiddenscope.cli import main
 from hiddenscope.dashboard import plot
@@ -25,6 +27,7 @@ from hiddenscope.dashboard.report import chapters, report_html
 from hiddenscope.description import LayerDescription, RunDescription, Snapshot
 from hiddenscope.run import open_run
 from hiddenscope.store import ResultStore, SnapshotWriter
+from hiddenscope.trace import EMBEDDING_DIMS
 
 STEPS, UNITS, SAMPLES = 5, 4, 6
 
@@ -234,6 +237,21 @@ def test_a_panel_of_a_run_is_a_list_of_figures(folder, panels):
         plot.panel(open_run(folder), "x")
     with pytest.raises(ValueError, match="nothing is stored for 'numbers' of layer 'lstm' yet; hiddenscope analyze"):
         plot.panel(open_run(folder), "numbers", "lstm")
+
+
+def test_an_embedding_shows_itself_after_the_extension_is_loaded(tmp_path):
+
+    points = xr.DataArray(np.random.default_rng(0).normal(size=(3, 4, 5, 2)), dims=EMBEDDING_DIMS)
+    quiet = Config({"HistoryManager": {"enabled": False}})
+    shell = InteractiveShell(ipython_dir=str(tmp_path), config=quiet)
+    format_of = shell.display_formatter.format
+    assert "<circle" not in format_of(points)[0]["text/html"]
+    shell.run_line_magic("load_ext", "hiddenscope")
+    shown = format_of(points)[0]["text/html"]
+    assert shown.count("<circle") == 60
+    assert points._repr_html_()[:20] in shown
+    other = xr.DataArray(np.zeros((2, 2)), dims=("epoch", "step"))
+    assert "<circle" not in format_of(other)[0]["text/html"]
 
 
 def test_a_run_shows_its_pictures_and_serves_its_page_in_a_notebook(folder, tmp_path):

@@ -152,5 +152,10 @@ def __getattr__(name: str) -> Any:
     return value
 
 
+def load_ipython_extension(shell: Any) -> None:
+    """After ``%load_ext hiddenscope``, a notebook shows embeddings as small pictures."""
+    importlib.import_module("hiddenscope.dashboard.notebook").display_embeddings(shell)
+
+
 def __dir__() -> list[str]:
     return sorted({*globals(), *_HOMES})
