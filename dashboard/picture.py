@@ -245,8 +245,7 @@ def measured(trace: xr.DataArray, embedding: object, *, n_queries: int = 2_000) 
         return {}
     picture = named(embedding)
     with warnings.catch_warnings():
-        if few_units:
-            warnings.filterwarnings("ignore", r"k = \d+ neighbors of \d+ units")
+        warnings.filterwarnings("ignore", r"k = \d+ neighbors of \d+")  # chance is stored beside what is kept
         kept = neighborhood_preservation(trace, picture, k=FIDELITY_NEIGHBORS, n_queries=n_queries)
     found = {
         "fidelity_intra": math.nan if few_units else kept.intra,

@@ -336,9 +336,11 @@ def _hold_slices(old, begin, end, mates, distances, meant, stress, away, force):
             dx[i], dy[i], dz[i] = mate[0] - own[0], mate[1] - own[1], mate[2] - own[2]
         for i in range(count):
             weight[i] += np.sqrt(dx[i] * dx[i] + dy[i] * dy[i] + dz[i] * dz[i])
-    ratio = force[4, :count]
+    # A view, not meant[begin + i]: whether that loop runs as vector code depends on where the arrays lie in memory, and
+    # vector code rounds divisions differently.
+    ratio, wished = force[4, :count], meant[begin:end]
     for i in range(count):
-        ratio[i] = weight[i] / meant[begin + i]
+        ratio[i] = weight[i] / wished[i]
         weight[i] = np.float32(0.0)
     for k in range(n_mates):
         dx, dy, dz, wanted = away[k, 0, :count], away[k, 1, :count], away[k, 2, :count], distances[k, begin:end]

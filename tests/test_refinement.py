@@ -10,7 +10,16 @@ import pytest
 from engine_examples import correlation, recurrent_trace
 from hiddenscope.embeddings import refinement
 from hiddenscope.embeddings.nodes import normalize
-from hiddenscope.embeddings.refinement import Edges, Surroundings, inter_edges, refine, refine_nodes, slice_mates
+from hiddenscope.embeddings.refinement import (
+    BLOCK,
+    Edges,
+    Surroundings,
+    _hold_slices,
+    inter_edges,
+    refine,
+    refine_nodes,
+    slice_mates,
+)
 from hiddenscope.embeddings.streaming import StreamingSolution, embed_nodes
 from hiddenscope.embeddings.unit_rows import UnitRows, unit_rows
 
@@ -150,3 +159,25 @@ def test_fixed_nodes_attract_as_moving_ones_do_and_stay() -> None:
     held = refine(rows, anchors, elsewhere, mates, epochs=1, around=around)
     np.testing.assert_array_equal(held, free)
     assert np.abs(refine(rows, anchors, elsewhere, mates, epochs=9, around=around) - free).max() > 1e-3
+
+
+def test_the_bits_do_not_depend_on_where_arrays_lie_in_memory() -> None:
+    """Compiled loops that divide must be vector code at any distance between what they read and what they write."""
+    rows = unit_rows(normalize(recurrent_trace(40, 20, 5, 10), dtype=np.float32))
+    mates, count = slice_mates(rows), len(rows.values)
+    by_mate = np.ascontiguousarray(mates.distances.T)
+    positions = [np.random.default_rng(k).normal(0, 3, (count, 3)).astype(np.float32) for k in range(4)]
+    room = np.empty((mates.mates.shape[1], 3, BLOCK), np.float32)
+    found = set()
+    for gap in (0, 4, 16, 64, 4096):
+        memory = np.zeros(count + gap + 5 * BLOCK, np.float32)
+        meant, force = memory[:count], memory[count + gap :].reshape(5, BLOCK)
+        meant[:] = np.abs(mates.distances).sum(axis=1) + np.float32(1e-6)
+        forces = []
+        for old in positions:
+            for start in range(0, count, BLOCK):
+                stop = min(start + BLOCK, count)
+                _hold_slices(old, start, stop, mates.mates, by_mate, meant, np.float32(0.25), room, force)
+                forces.append(force[:4, : stop - start].tobytes())
+        found.add(b"".join(forces))
+    assert len(found) == 1

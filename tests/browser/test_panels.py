@@ -147,7 +147,7 @@ def test_units_picked_in_a_panel_are_seen_everywhere_and_clicks_on_epochs_move_t
     page.mouse.click(*bar(page, 3))
     told(page, "units 1")
     page.get_by_role("tab", name="Epochs").click()
-    page.wait_for_function("() => document.querySelector('#panel-body .bars path')")
+    page.wait_for_function("() => !document.getElementById('told')")  # the panel before is gone
     page.mouse.click(*bar(page, 2))
     page.wait_for_function("() => document.getElementById('epoch-label').innerText === 'epoch 2'")
 
