@@ -47,12 +47,13 @@ class Row:
 
 
 def against_m_phate(steps: int, goal: float) -> list[Outcome]:
-    """Processor seconds of m-phate over ours, refinement included, at 1000 landmarks each."""
+    """Processor seconds of m-phate over ours, refinement included, at 1000 landmarks and on one thread each."""
     nodes = 606 * steps
     trace = traces.bifurcation(steps=steps)
     reference = measure(f"m-phate-{nodes}", "m_phate", trace, nodes=nodes, options={**THREE_D, "n_landmark": 1000})
-    ours = measure(f"refined-{nodes}", "mmphate", trace, nodes=nodes, options={**OURS, "n_landmark": 1000})
-    row = f"CPU ratio to m-phate, {nodes:,} nodes, 1000 landmarks each, refined"
+    options = {**OURS, "n_landmark": 1000}
+    ours = measure(f"refined-{nodes}", "mmphate", trace, nodes=nodes, options=options, threads=1)
+    row = f"CPU ratio to m-phate, {nodes:,} nodes, 1000 landmarks each, refined, one thread"
     goal_text = f">= {goal:.0f}x"
     if ours.cpu_s is None or reference.cpu_s is None:
         return [_missing(row, goal_text, ours, reference)]
