@@ -80,7 +80,8 @@ def display_embeddings(shell: Any) -> None:
 def _as_html(array: xr.DataArray) -> str:
     """What xarray shows of an array, under a picture of it where it is an embedding."""
     is_embedding = array.dims == EMBEDDING_DIMS and array.sizes["component"] > 1
-    return (thumbnail(array.values) if is_embedding else "") + str(array._repr_html_())
+    shown: str = array._repr_html_()  # type: ignore[no-untyped-call]
+    return (thumbnail(array.values) if is_embedding else "") + shown
 
 
 def thumbnails(run: Run) -> str:
