@@ -78,9 +78,11 @@ def excitation(
         activations: dims (step, unit, sample), one epoch of a trace; its steps say which steps of the inputs they are.
         inputs: (sample, step, feature); None where they are not known.
         unit: label of the unit.
-        sign, quantile: see `activation_thresholds`.
+        sign: which activations count, see `activation_thresholds`.
+        quantile: above which they count as high, see there.
         width: steps of a window, at most.
-        method, random_state: see `cluster_patterns`.
+        method: of clustering, see `cluster_patterns`.
+        random_state: of the clustering.
     """
     alone = as_activations(activations.sel(unit=[unit]))
     alone = alone.assign_coords(sample=np.arange(alone.sizes["sample"]))

@@ -216,7 +216,11 @@ def run_relevance(
         sample: label of one probe sequence; default all.
         step: where the unit is looked at, a step of the probe; default each sequence's last.
         epoch: whose weights; default the newest.
-        epsilon, conserve, passes, dropout, random_state: as for `relevance`.
+        epsilon: as for `relevance`, and so are the following.
+        conserve: whether biases take no relevance.
+        passes: of Monte-Carlo dropout.
+        dropout: share of the relevance that a pass drops.
+        random_state: of the passes.
 
     Raises:
         ValueError: an unknown layer, unit, sample or epoch, or no weights or inputs in the run.
