@@ -7,14 +7,16 @@ import textwrap
 from typing import Any
 
 import dash_mantine_components as dmc
+import numpy as np
 import plotly.graph_objects as go
+import xarray as xr
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html, no_update
 
 from hiddenscope.dashboard import cloud, words
-from hiddenscope.dashboard.desk import JOINT, Request
-from hiddenscope.dashboard.figures.comparison import Column, joint, side_by_side
+from hiddenscope.dashboard.desk import JOINT, MATCHINGS, Request
+from hiddenscope.dashboard.figures.comparison import UNIT_LABELS, Column, exists, joint, side_by_side
 from hiddenscope.dashboard.figures.template import message
-from hiddenscope.dashboard.joint import why_not
+from hiddenscope.dashboard.joint import same_units, why_not
 from hiddenscope.dashboard.library import Library, View
 from hiddenscope.dashboard.supervisor import Supervisor
 from hiddenscope.errors import HiddenscopeError
@@ -22,6 +24,8 @@ from hiddenscope.run import Run
 
 MOST = 4
 TICK_MS = 1000
+_MATCHED = {"auto": "automatic", "number": "by number", "response": "by response"}
+"""How the units of two runs in one picture are matched."""
 HIDDEN = {"display": "none"}
 
 
@@ -55,6 +59,23 @@ def view(graph: Any, blank: dict[str, Any]) -> html.Section:
                         size="xs",
                         **{"aria-label": "how the runs are compared"},
                     ),
+                    html.Div(
+                        id="compare-match-control",
+                        className="control",
+                        style=HIDDEN,
+                        children=[
+                            html.Span("units matched", className="crumb"),
+                            dmc.Select(
+                                id="compare-match",
+                                data=_matchings(),
+                                value="auto",
+                                size="xs",
+                                w=128,
+                                allowDeselect=False,
+                                **{"aria-label": "how the units of the two runs are matched"},
+                            ),
+                        ],
+                    ),
                     html.Div(className="grow"),
                     html.Span("color", className="crumb"),
                     dmc.Select(
@@ -79,6 +100,13 @@ def view(graph: Any, blank: dict[str, Any]) -> html.Section:
             html.Div(id="compare-note", className="card-foot"),
         ],
     )
+
+
+def _matchings(by_number: bool = True) -> list[dict[str, Any]]:
+    return [
+        {"value": value, "label": label, "disabled": value == "number" and not by_number}
+        for value, label in _MATCHED.items()
+    ]
 
 
 def picker() -> dmc.MultiSelect:
@@ -108,6 +136,7 @@ def connect(app: Dash, library: Library, supervisor: Supervisor | None) -> None:
             Output("compare-data", "data"),
             Output("compare-note", "children"),
             Output("compare-seen", "data"),
+            Output("compare-match", "data"),
         ],
         inputs={
             "_tick": Input("compare-tick", "n_intervals"),
@@ -115,6 +144,7 @@ def connect(app: Dash, library: Library, supervisor: Supervisor | None) -> None:
             "layer": Input("layer", "value"),
             "others": Input("compare", "value"),
             "mode": Input("compare-mode", "value"),
+            "matching": Input("compare-match", "value"),
             "color": Input("compare-color", "value"),
             "dimensions": Input("compare-dimensions", "value"),
             "dark": Input("dark", "data"),
@@ -130,6 +160,7 @@ def connect(app: Dash, library: Library, supervisor: Supervisor | None) -> None:
         layer: object,
         others: object,
         mode: object,
+        matching: object,
         color: object,
         dimensions: object,
         dark: object,
@@ -137,7 +168,7 @@ def connect(app: Dash, library: Library, supervisor: Supervisor | None) -> None:
     ) -> Any:
         names = chosen(library, run, others)
         if len(names) < 2:
-            return no_update, no_update, no_update
+            return no_update, no_update, no_update, no_update
         wanted = cloud.look_of({"color": color, "dimensions": dimensions}, dark=bool(dark))
         wanted_layer = layer if isinstance(layer, str) else None
         views, problems = [], []
@@ -146,11 +177,14 @@ def connect(app: Dash, library: Library, supervisor: Supervisor | None) -> None:
                 views.append(library.view(name, wanted_layer))
             except (HiddenscopeError, OSError, KeyError) as error:
                 problems.append(f"{name} cannot be read: {error}")
-        told: list[Any] = [names, mode, wanted.mark(), problems]
+        how = matching if isinstance(matching, str) and matching in MATCHINGS else "auto"
+        told: list[Any] = [names, mode, how, wanted.mark(), problems]
+        choices: Any = no_update
         told += [[shown.layer, shown.version, shown.result_version, shown.status] for shown in views]
         if mode == "joint":
-            figure, note, state = _together(library, names, views, wanted, supervisor)
+            figure, note, state = _together(library, names, views, wanted, how, supervisor)
             told.append(state)
+            choices = _matchings(_have_same_units(library, names, views))
         elif told != seen and views:
             figure = side_by_side(
                 [_column(shown, wanted) for shown in views], dimensions=wanted.dimensions, dark=wanted.dark
@@ -161,8 +195,8 @@ def connect(app: Dash, library: Library, supervisor: Supervisor | None) -> None:
         elif not views:
             figure, note = message("None of these runs can be read.", dark=wanted.dark), ""
         if told == seen:
-            return no_update, no_update, no_update
-        return figure.to_dict(), " \u00b7 ".join([*problems, note]), told
+            return no_update, no_update, no_update, no_update
+        return figure.to_dict(), " \u00b7 ".join([*problems, note]), told, choices
 
     def browser(function: str, *arguments: Any, **options: Any) -> None:
         clientside: Any = app.clientside_callback
@@ -183,6 +217,7 @@ def connect(app: Dash, library: Library, supervisor: Supervisor | None) -> None:
         Output("compare-tick", "max_intervals"),
         Input("compare", "value"),
     )
+    browser("compareMode", Output("compare-match-control", "style"), Input("compare-mode", "value"))
     browser(
         "compareDrawn",
         Output("compare-graph", "figure"),
@@ -193,6 +228,7 @@ def connect(app: Dash, library: Library, supervisor: Supervisor | None) -> None:
     browser(
         "restoreCompare",
         Output("compare-mode", "value"),
+        Output("compare-match", "value"),
         Output("compare-color", "value"),
         Output("compare-dimensions", "value"),
         Input("url", "search"),
@@ -201,6 +237,7 @@ def connect(app: Dash, library: Library, supervisor: Supervisor | None) -> None:
         "rememberCompare",
         Input("compare", "value"),
         Input("compare-mode", "value"),
+        Input("compare-match", "value"),
         Input("compare-color", "value"),
         Input("compare-dimensions", "value"),
         Input("run", "value"),
@@ -226,8 +263,24 @@ def _column(shown: View, look: cloud.Look) -> Column:
     return Column(title, shown.metrics, shown.result, color, names, problem)
 
 
+def _have_same_units(library: Library, names: list[str], views: list[View]) -> bool:
+    """Whether matching by number can be offered."""
+    if len(names) != 2 or len(views) != 2:
+        return True
+    try:
+        one, two = (library.pinned(name, views[0].layer)[1] for name in names)
+        return views[0].layer not in two.layers or same_units(one, two, views[0].layer)
+    except (HiddenscopeError, OSError, KeyError):
+        return True
+
+
 def _together(
-    library: Library, names: list[str], views: list[View], look: cloud.Look, supervisor: Supervisor | None
+    library: Library,
+    names: list[str],
+    views: list[View],
+    look: cloud.Look,
+    matching: str,
+    supervisor: Supervisor | None,
 ) -> tuple[go.Figure, str, str]:
     """The picture of two runs embedded together, what is said below it, and a word for the state this is in."""
 
@@ -241,10 +294,10 @@ def _together(
     try:
         pinned: list[tuple[str, Run]] = [(name, library.pinned(name, layer)[1]) for name in names]
         (first, one), (second, two) = sorted(pinned, key=lambda pair: pair[1].path)
-        problem = why_not(one, two, layer)
+        problem = why_not(one, two, layer, matching)
         if problem:
             return instead(f"These runs cannot be in one picture: {problem}.")
-        request = Request(one.path, layer, JOINT, two.path)
+        request = Request(one.path, layer, JOINT, two.path, matching)
         result = library.result(first, layer, JOINT, request.parameters())
         current = result is not None and result.attrs.get("made_from") == [
             one.fingerprint(layer),
@@ -252,22 +305,44 @@ def _together(
         ]
     except (HiddenscopeError, OSError, KeyError) as error:
         return instead(str(error))
-    failed = words.failed_studies(library.worker(first), layer, [JOINT])
+    entry = library.worker(first)
+    failed = "" if entry is None else entry.studies.get(request.name, "")
     if not current and supervisor is not None and not failed:
         supervisor.ask(request.line())
     if result is None:
         if failed:
-            return instead(f"The picture of both could not be computed: {failed[0]}.")
+            return instead(f"The picture of both could not be computed: {failed}.")
         if supervisor is None:
             return instead("The picture of both is not stored, and this page has no worker that could make it.")
         return instead(
             "The two runs are being embedded together \u2026 seconds for small runs, minutes for large ones."
         )
-    color = look.color if look.color in ("epoch", "step", "unit") else "epoch"
-    figure = joint(result, (first, second), color=color, dimensions=look.dimensions, dark=look.dark)
+    color = look.color if look.color in _SAID else "epoch"
+    figure = joint(
+        result,
+        (first, second),
+        color=color,
+        dimensions=look.dimensions,
+        picked_in=[first, second].index(names[0]),
+        dark=look.dark,
+    )
     parts = [
-        "both runs embedded together: what lies close responds alike, in whichever run; stronger colors are later",
+        "both runs embedded together: what lies close responds alike, in whichever run",
+        "" if color == look.color else "colored by epoch, for want of such a color in both runs",
+        _SAID[color],
+        "units " + words.matched(result.attrs, _alone(result, (first, second))),
         words.fidelity(result.attrs),
-        "" if current else "newer epochs are being added",
+        "" if current else f"newer epochs could not be added: {failed}" if failed else "newer epochs are being added",
     ]
-    return figure, " \u00b7 ".join(part for part in parts if part), f"{result.attrs['computed_at']} {current}"
+    return figure, " \u00b7 ".join(part for part in parts if part), f"{result.attrs['computed_at']} {current} {failed}"
+
+
+_SAID = {"epoch": "stronger colors are later", "step": "", "unit": "matched units have one color"}
+"""What is said of the colors that one picture of two runs can have."""
+
+
+def _alone(result: xr.Dataset, names: tuple[str, str]) -> list[str]:
+    """How many units of a run have no match in the other."""
+    exist = [np.array([exists(label) for label in result[name].values]) for name in UNIT_LABELS]
+    found = [(int((ours & ~theirs).sum()), name) for ours, theirs, name in zip(exist, exist[::-1], names, strict=True)]
+    return [f"{count} unit{'s' if count > 1 else ''} of {name} without a match" for count, name in found if count]

@@ -38,6 +38,8 @@ LIMITS = {"pca": 200_000, "mphate": 200_000, "isomap": 3_000, "lle": 4_000}
 """Nodes that a method gets; the others get `LIMIT`. Steps and then epochs are thinned down to it."""
 LIMIT = 10_000
 JOINT = "joint"
+MATCHINGS = ("auto", "number", "response")
+"""How the units of two runs in one picture can be matched."""
 PATIENCE = 900.0
 """Seconds after which a computation is given up."""
 _LONGEST = 5_000
@@ -52,22 +54,25 @@ class Request:
         layer: the layer.
         method: a key of `METHODS`, or `JOINT`.
         other: path of the second run of a joint picture.
+        matching: one of `MATCHINGS`: how the units of a joint picture are matched.
     """
 
     run: str
     layer: str
     method: str
     other: str = ""
+    matching: str = "auto"
 
     @property
     def name(self) -> str:
-        """As it is called in the journal."""
-        return f"{self.layer}/{self.method}"
+        """As it is called in the journal: two runs that cannot be joined say nothing of two others."""
+        name = f"{self.layer}/{self.method}"
+        return f"{name} {self.matching} {self.other}" if self.method == JOINT else name
 
     def parameters(self) -> dict[str, Any]:
         """What the result is stored under, beside layer and method."""
         chosen: dict[str, Any] = {"n_components": 3, "random_state": 0}
-        return chosen | ({"other": self.other} if self.other else {})
+        return chosen | ({"other": self.other, "matching": self.matching} if self.other else {})
 
     def line(self) -> bytes:
         """As it is sent to the worker."""
@@ -81,15 +86,18 @@ def parse(line: bytes | str) -> Request | None:
     'pca'
     >>> parse(b"nonsense") is None, parse(b'{"run": 1, "layer": "", "method": "pca"}') is None
     (True, True)
+    >>> parse(b'{"run": "a", "layer": "lstm", "method": "joint", "other": "b", "matching": "magic"}') is None
+    True
     """
     try:
         found = json.loads(line[:_LONGEST])
         request = Request(**found)
     except (ValueError, TypeError):
         return None
+    if not all(isinstance(value, str) for value in asdict(request).values()) or request.matching not in MATCHINGS:
+        return None
     known = request.method in METHODS or (request.method == JOINT and request.other)
-    sound = all(isinstance(value, str) for value in asdict(request).values())
-    return request if sound and known else None
+    return request if known else None
 
 
 def compute(request: Request) -> xr.Dataset:
@@ -102,7 +110,7 @@ def compute(request: Request) -> xr.Dataset:
     if request.method == JOINT:
         from hiddenscope.dashboard.joint import joint_picture
 
-        return joint_picture(open_run(request.run), open_run(request.other), request.layer)
+        return joint_picture(open_run(request.run), open_run(request.other), request.layer, request.matching)
     return other_picture(open_run(request.run), request.layer, request.method)
 
 

@@ -161,3 +161,25 @@ def failed_studies(entry: Entry | None, layer: str, methods: Sequence[str]) -> l
     """
     told = {} if entry is None else entry.studies
     return [told[key] for key in (f"{layer}/{method}" for method in methods) if key in told]
+
+
+def matched(attributes: Mapping[str, Any], alone: Sequence[str] = ()) -> str:
+    """How the units of two runs in one picture were matched, and how well; ``alone`` says how many are in one run only.
+
+    >>> matched({"matching": "response", "match_median": 0.83, "match_chance": 0.31})
+    'matched by response: each unit with the one of the other run that answers most like it, one to one; half of the
+    pairs correlate above 0.83 (0.31 by chance)'
+    """
+    began_alike = bool(attributes.get("began_alike"))
+    if attributes.get("matching") == "response":
+        how = "matched by response: each unit with the one of the other run that answers most like it, one to one"
+    elif began_alike:
+        how = "matched by number: both runs began from the same weights"
+    else:
+        how = "matched by number, although the runs began from different weights, so the same number means nothing"
+    median, chance = attributes.get("match_median"), attributes.get("match_chance")
+    parts = [how]
+    if isinstance(median, float | int):
+        by_chance = f" ({chance:.2f} by chance)" if isinstance(chance, float | int) else ""
+        parts.append(f"half of the pairs correlate above {median:.2f}{by_chance}")
+    return "; ".join([*parts, *alone])

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
+from hiddenscope.dashboard import words
 from hiddenscope.dashboard.compare import chosen
 from hiddenscope.dashboard.figures.comparison import Column, joint, side_by_side
 from hiddenscope.dashboard.library import Library
@@ -79,7 +80,10 @@ def test_five_runs_are_too_many():
 @pytest.mark.parametrize("dimensions", [2, 3])
 def test_in_one_picture_each_run_keeps_its_own_epochs(color, dimensions):
     both = xr.concat([result(3, 0), result(2, 1)], dim="epoch").assign(
-        run=("epoch", [0, 0, 0, 1, 1]), epoch_of_run=("epoch", [-1.0, 0.0, 1.0, -1.0, 0.0])
+        run=("epoch", [0, 0, 0, 1, 1]),
+        epoch_of_run=("epoch", [-1.0, 0.0, 1.0, -1.0, 0.0]),
+        unit_of_first=("unit", np.arange(UNITS)),
+        unit_of_second=("unit", np.arange(UNITS)),
     )
     figure = joint(both, ("a", "b"), color=color, dimensions=dimensions)
     assert [trace.name for trace in figure.data] == ["a", "b"]
@@ -87,6 +91,62 @@ def test_in_one_picture_each_run_keeps_its_own_epochs(color, dimensions):
     assert sorted(set(figure.data[1].customdata[:, 0])) == [-1, 0]
     np.testing.assert_array_equal(figure.data[1].x, result(2, 1)["embedding"].values[..., 0].ravel())
     assert figure.layout.meta["clouds"][1]["epochs"] == [-1, 0]
+
+
+def of_two_sizes():
+    """Two units of the first run have a match in the second, one is alone; so is one of the second."""
+    both = xr.concat([result(2, 0), result(2, 1)], dim="epoch").drop_vars("unit")
+    both = xr.concat([both, both.isel(unit=[0])], dim="unit", data_vars="minimal")
+    both["embedding"][:2, :, 3] = np.nan
+    both["embedding"][2:, :, 1] = np.nan
+    return both.assign(
+        run=("epoch", [0, 0, 1, 1]),
+        epoch_of_run=("epoch", [0.0, 1.0, 0.0, 1.0]),
+        unit_of_first=("unit", [0, 1, 2, -1]),
+        unit_of_second=("unit", ["up", "", "down", "left"]),
+    )
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_points_tell_both_units_and_a_pick_finds_the_match(dimensions):
+    figure = joint(of_two_sizes(), ("a<b>", "b"), dimensions=dimensions)
+    ours, theirs = figure.data
+    assert list(ours.customdata[:3, 2]) == [0, 1, 2]
+    assert ours.text[:4] == ("unit up", "no unit", "unit down", "unit up")
+    assert ours.hovertemplate.startswith("unit %{customdata[2]} of a&lt;b&gt;<br>\u2194 %{text} of b<br>")
+    assert list(theirs.customdata[:3, 2]) == ["up", "down", "left"]
+    assert theirs.text[:3] == ("unit 0", "unit 2", "no unit")
+    for trace in figure.data:
+        assert len(trace.x) == len(trace.text) == 2 * STEPS * 3
+        assert np.isfinite(trace.x).all(), "units that a run does not have are not drawn"
+    first, second = figure.layout.meta["clouds"]
+    assert (first["units"], first["picks"]) == ([0, 1, 2], [0, 1, 2])
+    assert (second["units"], second["picks"]) == (["up", "down", "left"], [0, 2, None])
+    first, second = joint(of_two_sizes(), ("a", "b"), picked_in=1, dimensions=dimensions).layout.meta["clouds"]
+    assert (first["picks"], second["picks"]) == (["up", None, "down"], ["up", "down", "left"])
+
+
+def test_matched_units_have_one_color_and_a_key_tells_the_runs_apart():
+    figure = joint(of_two_sizes(), ("a", "b"), color="unit", dimensions=2)
+    ours, theirs = figure.data
+    assert ours.marker.color[:3].tolist() == [0, 1, 2]
+    assert theirs.marker.color[:3].tolist() == [0, 2, 3]
+    assert ours.marker.colorscale == theirs.marker.colorscale
+    assert (ours.marker.cmin, ours.marker.cmax) == (theirs.marker.cmin, theirs.marker.cmax) == (-0.5, 3.5)
+    assert ours.marker.colorbar.ticktext == ("0 \u2194 up", "1 \u2194 \u2013", "2 \u2194 down", "\u2013 \u2194 left")
+    assert [note.text for note in figure.layout.annotations] == ["\u25cf a", "\u25c6 b"]
+    assert (ours.marker.symbol, theirs.marker.symbol) == ("circle", "diamond")
+
+
+def test_the_matching_is_told_in_words():
+    by_response = words.matched(
+        {"matching": "response", "match_median": 0.834, "match_chance": 0.3, "began_alike": False},
+        ["2 units of b alone"],
+    )
+    assert "answers most like it" in by_response
+    assert by_response.endswith("half of the pairs correlate above 0.83 (0.30 by chance); 2 units of b alone")
+    assert "same weights" in words.matched({"matching": "number", "began_alike": True})
+    assert "means nothing" in words.matched({"matching": "number", "began_alike": False})
 
 
 def test_only_runs_that_exist_and_have_an_epoch_are_compared_at_most_four_each_once(tmp_path):

@@ -1,5 +1,6 @@
 """What the worker makes beside the pictures: studies in its free time, and what viewers ask for."""
 
+import json
 import time
 
 import numpy as np
@@ -20,9 +21,10 @@ from hiddenscope.store import SnapshotWriter
 STEPS, UNITS, SAMPLES = 6, 5, 9
 
 
-def describe(units=UNITS, probe="probe"):
+def describe(units=UNITS, probe="probe", steps=range(STEPS)):
+    labels = np.arange(units) if isinstance(units, int) else np.asarray(units)
     return RunDescription(
-        layers=(LayerDescription("lstm", "LSTM", np.arange(units), np.arange(STEPS)),),
+        layers=(LayerDescription("lstm", "LSTM", labels, np.asarray(steps)),),
         samples=np.arange(SAMPLES),
         labels=None,
         label_names=None,
@@ -36,10 +38,14 @@ def snapshot(epoch, units=UNITS, seed=0):
     return Snapshot(float(epoch), {"lstm": rng.normal(size=(STEPS, units, SAMPLES)).astype(np.float32)}, {})
 
 
-def record(folder, epochs=range(4), *, units=UNITS, seed=0, probe="probe"):
-    with SnapshotWriter.open(folder / "hiddenscope", describe(units, probe)) as writer:
+def record(
+    folder, epochs=range(4), *, units=UNITS, seed=0, probe="probe", steps=range(STEPS), change=lambda states: states
+):
+    """A run of noise; ``change`` makes other states of those of an epoch, (step, unit, sample)."""
+    with SnapshotWriter.open(folder / "hiddenscope", describe(units, probe, steps)) as writer:
         for epoch in epochs:
-            writer.append(snapshot(epoch, units, seed))
+            noise = snapshot(epoch, units if isinstance(units, int) else len(units), seed)
+            writer.append(Snapshot(noise.epoch, {"lstm": change(noise.states["lstm"])[: len(steps)]}, {}))
         writer.finish("finished")
     return folder / "hiddenscope"
 
@@ -183,14 +189,116 @@ def test_a_run_beside_itself_lies_on_itself_as_much_as_the_kernel_allows(tmp_pat
     assert np.median(ranks) < 0.1
 
 
+ORDER = [3, 0, 4, 1, 2]
+
+
+def test_a_run_and_its_copy_with_other_numbers_make_the_picture_of_the_run_and_its_copy(tmp_path):
+    first, copy = open_run(record(tmp_path / "a")), open_run(record(tmp_path / "b"))
+    twin = open_run(record(tmp_path / "c", change=lambda states: states[:, ORDER]))
+    by_number = joint_picture(first, copy, "lstm", "number")
+    matched = joint_picture(first, twin, "lstm", "response")
+    np.testing.assert_allclose(matched["embedding"], by_number["embedding"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(matched["inter_step_entropy"], by_number["inter_step_entropy"], rtol=1e-4)
+    assert matched["unit_of_first"].values.tolist() == list(range(UNITS))
+    assert np.asarray(ORDER)[matched["unit_of_second"]].tolist() == list(range(UNITS))
+    np.testing.assert_allclose(matched["match_correlation"], 1, rtol=1e-6)
+    assert matched.attrs["match_median"] == pytest.approx(1)
+    assert matched.attrs["match_chance"] < 0.8
+
+
+def test_runs_of_one_beginning_are_matched_by_number_and_others_by_response(tmp_path):
+    first, copy = open_run(record(tmp_path / "a")), open_run(record(tmp_path / "b", range(1, 3)))
+    by_itself = joint_picture(first, copy, "lstm")
+    assert (by_itself.attrs["matching"], by_itself.attrs["began_alike"]) == ("number", True)
+    assert by_itself["unit_of_second"].values.tolist() == list(range(UNITS))
+    other = open_run(record(tmp_path / "c", seed=1))
+    apart = joint_picture(first, other, "lstm")
+    assert (apart.attrs["matching"], apart.attrs["began_alike"]) == ("response", False)
+    assert sorted(apart["unit_of_second"].values) == list(range(UNITS))
+    forced = joint_picture(first, other, "lstm", "number")
+    assert (forced.attrs["matching"], forced.attrs["began_alike"]) == ("number", False)
+    assert forced.attrs["match_median"] < apart.attrs["match_median"]
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(9, [0, 2, 4, 6, 8]), (["left", "right", "stop"], 8)])
+def test_runs_of_different_size_share_a_picture_in_which_surplus_units_stay_alone(tmp_path, ours, theirs):
+    first = open_run(record(tmp_path / "a", units=ours))
+    second = open_run(record(tmp_path / "b", range(2), units=theirs, steps=range(1, 7), seed=3))
+    joint = joint_picture(first, second, "lstm")
+    assert joint.attrs["matching"] == "response"
+    assert joint["step"].values.tolist() == [1, 2, 3, 4, 5]
+    assert dict(joint["embedding"].sizes) == {
+        "epoch": 6,
+        "step": 5,
+        "unit": max(map(count, (ours, theirs))),
+        "component": 3,
+    }
+    present = np.isfinite(joint["embedding"].values).all(axis=(1, 3))
+    nothing = {"unit_of_first": "" if isinstance(ours, list) else -1, "unit_of_second": -1}
+    for which, (name, units) in enumerate((("unit_of_first", ours), ("unit_of_second", theirs))):
+        labels = joint[name].values
+        exists = labels != nothing[name]
+        assert sorted(labels[exists]) == sorted(range(units) if isinstance(units, int) else units)
+        np.testing.assert_array_equal(present[joint["run"] == which], np.tile(exists, (4 if which == 0 else 2, 1)))
+    assert np.isfinite(joint["match_correlation"].values).sum() == min(map(count, (ours, theirs)))
+    np.testing.assert_array_equal(np.isfinite(joint["inter_step_entropy"].values), present)
+    with ResultStore.open(first.location, writable=True) as store:
+        store.put("lstm", "joint", {"matching": "auto"}, joint)
+    kept = first.results.get("lstm", "joint", {"matching": "auto"})
+    assert kept["unit_of_first"].values.tolist() == joint["unit_of_first"].values.tolist()
+
+
+def count(units):
+    return units if isinstance(units, int) else len(units)
+
+
+def test_units_that_are_missing_in_one_run_do_not_change_how_the_others_are_tied(tmp_path):
+    """The reference builds the kernel outright; a row of missing nodes must leave it as it is without that row."""
+    from hiddenscope.embeddings.kernel import multislice_kernel
+
+    rng = np.random.default_rng(0)
+    both = rng.normal(size=(6, 4, 5, 9))
+    wider = np.concatenate([both, np.full((6, 4, 3, 9), np.nan)], axis=2)
+    wider[:2, :, 5:] = rng.normal(size=(2, 4, 3, 9))
+    options = {"inter_knn": 3}
+    kernel = multislice_kernel(wider, **options)
+    nodes = np.arange(6 * 4 * 8).reshape(24, 8)
+    absent = nodes[8:, 5:].ravel()
+    assert kernel[absent].sum() == kernel[:, absent].sum() == 0
+    second = nodes[8:, :5].ravel()
+    alone = multislice_kernel(both, **options)
+    small = np.arange(6 * 4 * 5).reshape(24, 5)[8:].ravel()
+    ours, theirs = kernel[second][:, second], alone[small][:, small]
+    same_slice = np.repeat(np.arange(16), 5)[:, None] == np.repeat(np.arange(16), 5)
+    dense = [np.asarray(part.todense()) if hasattr(part, "todense") else np.asarray(part) for part in (ours, theirs)]
+    np.testing.assert_allclose(dense[0][same_slice], dense[1][same_slice], rtol=1e-6)
+
+
 @pytest.mark.parametrize(
-    ("change", "said"), [({"units": 4}, "5 and 4 units"), ({"probe": "other"}, "different probe samples")]
+    ("change", "matching", "said"),
+    [
+        ({"units": 4}, "number", "5 and 4 units"),
+        ({"units": [5, 6, 7, 8, 9]}, "number", "5 units each, but not the same"),
+        ({"probe": "other"}, "auto", "different probe samples"),
+        (
+            {"steps": range(10, 14)},
+            "auto",
+            "no step was recorded in both, one has steps of 0 to 5, the other of 10 to 13",
+        ),
+    ],
 )
-def test_runs_that_do_not_match_are_refused_with_the_reason(tmp_path, change, said):
+def test_runs_that_do_not_match_are_refused_with_the_reason(tmp_path, change, matching, said):
     first, second = open_run(record(tmp_path / "a")), open_run(record(tmp_path / "b", **change))
-    assert said in why_not(first, second, "lstm")
+    assert said in why_not(first, second, "lstm", matching)
     with pytest.raises(ValueError, match=said):
-        joint_picture(first, second, "lstm")
+        joint_picture(first, second, "lstm", matching)
+    assert (why_not(first, second, "lstm", "response") == "") == (matching == "number")
+
+
+def test_a_way_of_matching_that_is_none_is_refused(tmp_path):
+    run = open_run(record(tmp_path))
+    with pytest.raises(ValueError, match=r"auto, number, response, got 'magic'"):
+        joint_picture(run, run, "lstm", "magic")
 
 
 def test_what_a_viewer_asks_for_is_computed_in_another_process_and_stored(tmp_path):
@@ -214,6 +322,14 @@ def test_what_a_viewer_asks_for_is_computed_in_another_process_and_stored(tmp_pa
 def test_a_request_survives_being_sent_and_nonsense_is_no_request(tmp_path):
     request = Request(str(record(tmp_path)), "lstm", "joint", other="/elsewhere")
     assert parse(request.line()) == request
+    by_response = Request("a", "lstm", "joint", other="b", matching="response")
+    assert parse(by_response.line()) == by_response
+    assert by_response.parameters() != Request("a", "lstm", "joint", other="b").parameters()
+    assert by_response.name != Request("a", "lstm", "joint", other="c", matching="response").name
+    for matching in ("magic", "", None, [], {}, 3):
+        asked = {"run": "a", "layer": "lstm", "method": "joint", "other": "b", "matching": matching}
+        assert parse(json.dumps(asked)) is None
+    assert parse(b'{"run": "a", "layer": "b", "method": ["pca"]}') is None
     for line in (b"", b"[]", b'{"run": "a", "layer": "b", "method": "rm"}', b'{"run": "a"}', b"\xff\xfe"):
         assert parse(line) is None
     with pytest.raises(ValueError, match="no_such"):

@@ -45,6 +45,7 @@
     trace.x = take(numbers(base.x));
     trace.y = take(numbers(base.y));
     if (base.z) trace.z = take(numbers(base.z));
+    if (Array.isArray(base.text)) trace.text = take(base.text);
     return trace;
   }
 
@@ -417,7 +418,7 @@
   }
 
   let compareAsked = new URLSearchParams(window.location.search).getAll("compare");
-  const COMPARED = ["compare", "mode", "compare-color", "compare-view"];
+  const COMPARED = ["compare", "mode", "match", "compare-color", "compare-view"];
 
   /* Clouds and curves of several runs, with the cursor in each. */
   function composeCompare(figure, cursor, units) {
@@ -440,7 +441,8 @@
       const quiet = (units || []).length ? 0.4 : 1;
       if (cursor !== null) front.push(part(base, block(now * per, (now + 1) * per), { opacity: quiet, name: base.name + " now" }));
       (units || []).slice(0, UNIT_COLORS.length).forEach((unit, k) => {
-        const at = one.units.findIndex((label) => String(label) === String(unit));
+        // Where units of two runs are matched, one is picked for both, by its label in the open run.
+        const at = (one.picks || one.units).findIndex((label) => label !== null && String(label) === String(unit));
         if (at < 0) return;
         const indices = [];
         for (let e = 0; e <= now; e++) for (let s = 0; s < steps; s++) indices.push(e * per + s * count + at);
@@ -510,23 +512,26 @@
         window.requestAnimationFrame(() => window.dispatchEvent(new Event("resize")));
         return [open ? "views away" : "views", open ? {} : { display: "none" }, open ? -1 : 0];
       },
+      compareMode: (mode) => (mode === "joint" ? {} : { display: "none" }),
       compareDrawn: (figure, cursor, units) => figure ? composeCompare(figure, cursor === undefined ? null : cursor, units) : window.dash_clientside.no_update,
       restoreCompare: function (search) {
         const asked = new URLSearchParams(search || ""), keep = window.dash_clientside.no_update;
         const one = (key, known) => (known.includes(asked.get(key)) ? asked.get(key) : keep);
         return [
           one("mode", ["beside", "joint"]),
+          one("match", ["auto", "number", "response"]),
           one("compare-color", ["epoch", "step", "unit", "class", "intra", "inter", "loss"]),
           one("compare-view", ["2", "3"]),
         ];
       },
-      rememberCompare: function (others, mode, color, dimensions, run) {
+      rememberCompare: function (others, mode, match, color, dimensions, run) {
         const now = new URLSearchParams(window.location.search);
         if (!run || compareAsked) return;
         COMPARED.forEach((key) => now.delete(key));
         if ((others || []).length) {
           others.forEach((other) => now.append("compare", other));
           if (mode !== "beside") now.set("mode", mode);
+          if (mode === "joint" && match !== "auto") now.set("match", match);
           if (color !== "epoch") now.set("compare-color", color);
           if (dimensions !== "2") now.set("compare-view", dimensions);
         }

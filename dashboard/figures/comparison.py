@@ -16,7 +16,7 @@ import xarray as xr
 from hiddenscope.dashboard.figures.decimate import LIMIT_2D, LIMIT_3D
 from hiddenscope.dashboard.figures.embedding import embedding
 from hiddenscope.dashboard.figures.metrics import losses
-from hiddenscope.dashboard.figures.template import SMALL, Colorscale, message, template, theme
+from hiddenscope.dashboard.figures.template import SMALL, Colorscale, message, stepped, template, theme, unit_colors
 
 GAP = 0.06
 PICTURE = (0.47, 0.95)
@@ -87,48 +87,103 @@ def side_by_side(columns: Sequence[Column], *, dimensions: int = 2, dark: bool =
 
 
 def joint(
-    result: xr.Dataset, names: tuple[str, str], *, color: str = "epoch", dimensions: int = 3, dark: bool = False
+    result: xr.Dataset,
+    names: tuple[str, str],
+    *,
+    color: str = "epoch",
+    dimensions: int = 3,
+    picked_in: int = 0,
+    dark: bool = False,
 ) -> go.Figure:
     """Two runs in one picture: one in blue, the other in orange, from light to dark as epochs go by.
+
+    A point tells its unit and the unit of the other run that this is matched with. In ``figure.layout.meta["clouds"]``,
+    ``units`` are the labels of a run's units in that run, and ``picks`` those by which they are picked: the labels that
+    they, or their matches, have in the run ``picked_in``, None where that has no such unit.
 
     Args:
         result: as `hiddenscope.dashboard.joint.joint_picture` makes it.
         names: of the two runs.
-        color: ``"epoch"``, or ``"step"`` or ``"unit"``, in which the runs differ by the form of their points.
+        color: ``"epoch"``, or ``"step"`` or ``"unit"``, in which the runs differ by the form of their points; matched
+            units have one color.
         dimensions: 2 or 3.
+        picked_in: 0 or 1, the run whose labels units are picked by.
     """
     if not result["embedding"].size:
         return message("no epoch is embedded yet", dark=dark)
     figure = go.Figure(layout={"template": template(dark=dark)})
     clouds: list[dict[str, Any]] = []
+    labels = [result[name].values for name in UNIT_LABELS]
+    exist = [np.array([exists(label) for label in column]) for column in labels]
+    safe = [escape(name) for name in names]
     for which, name in enumerate(names):
-        own = result.isel(epoch=np.flatnonzero(result["run"].values == which))
-        points = own["embedding"].assign_coords(epoch=own["epoch_of_run"].values)
+        rows = np.flatnonzero(exist[which])
+        own = result.isel(epoch=np.flatnonzero(result["run"].values == which), unit=rows)
+        points = own["embedding"].assign_coords(epoch=own["epoch_of_run"].values, unit=labels[which][rows])
         limit = (LIMIT_3D if dimensions == 3 else LIMIT_2D) // 2
         part = embedding(points, color=color, dimensions=dimensions, limit=limit, dark=dark)
         trace = part.data[0]
-        trace.update(name=name, hovertemplate=f"{name}<br>{trace.hovertemplate}", showlegend=True)
+        slices = len(trace.x) // len(rows)
+        other = [f"unit {labels[1 - which][row]}" if exist[1 - which][row] else "no unit" for row in rows]
+        hover = (
+            f"unit %{{customdata[2]}} of {safe[which]}<br>\u2194 %{{text}} of {safe[1 - which]}"
+            "<br>step %{customdata[1]}<br>epoch %{customdata[0]}<extra></extra>"
+        )
+        trace.update(name=name, text=other * slices, hovertemplate=hover, showlegend=True)
         if color == "epoch":
-            scale = _hue(which, dark=dark)
-            trace.marker.update(colorscale=scale, showscale=False)
+            trace.marker.update(colorscale=_hue(which, dark=dark), showscale=False)
         else:
-            trace.marker.update(symbol=("circle", "diamond")[which], showscale=which == 0)
+            trace.marker.update(symbol=_FORMS[which][0], showscale=which == 0)
+        if color == "unit":
+            _color_pairs(trace, np.tile(rows, slices), labels, exist)
         meta = part.layout.meta
-        clouds.append({"at": which, **{axis: meta[axis] for axis in ("epochs", "steps", "units")}})
+        by = [
+            label if there else None for label, there in zip(labels[picked_in].tolist(), exist[picked_in], strict=True)
+        ]
+        picks = [by[row] for row in rows]
+        clouds.append({"at": which, **{axis: meta[axis] for axis in ("epochs", "steps", "units")}, "picks": picks})
         figure.add_trace(trace)
         figure.update_layout(part.layout)
     look = theme(dark=dark)
+    hues = look.classes if color == "epoch" else (look.text, look.text)
+    forms = ("\u25cf", "\u25cf") if color == "epoch" else [form for _, form in _FORMS]
     key = [
-        _text(f"\u25cf {name}", 0.01, 1 - 0.04 * which, look.classes[which], size=SMALL + 2, anchor="top")
-        for which, name in enumerate(names)
+        _text(f"{forms[which]} {name}", 0.01, 1 - 0.04 * which, hues[which], size=SMALL + 2, anchor="top")
+        for which, name in enumerate(safe)
     ]
     figure.update_layout(
         meta={"clouds": clouds, "columns": 0},
         showlegend=False,
-        annotations=key if color == "epoch" else [],
+        annotations=key,
         uirevision=f"joint-{dimensions}",
     )
     return figure
+
+
+UNIT_LABELS = ("unit_of_first", "unit_of_second")
+"""The variables of a joint picture that hold the labels of its units in each run."""
+_FORMS = (("circle", "\u25cf"), ("diamond", "\u25c6"))
+"""The form of the points of each run, where their colors do not tell the runs apart."""
+
+
+def exists(label: object) -> bool:
+    """Whether the label of a unit is of one: -1, or no text, stands for none."""
+    return label != "" if isinstance(label, str) else bool(label != -1)
+
+
+def _color_pairs(
+    trace: Any, rows: npt.NDArray[np.intp], labels: list[npt.NDArray[Any]], exist: list[npt.NDArray[np.bool_]]
+) -> None:
+    """A color for each pair of matched units, the same in both runs; the bar names both where their labels differ."""
+    count = len(labels[0])
+    texts = []
+    for row in np.unique(np.linspace(0, count - 1, 6).astype(int)):
+        both = [str(column[row]) if there[row] else "\u2013" for column, there in zip(labels, exist, strict=True)]
+        texts.append((int(row), both[0] if both[0] == both[1] else " \u2194 ".join(both)))
+    trace.marker.update(
+        color=rows.astype(np.float32), colorscale=stepped(unit_colors(count)), cmin=-0.5, cmax=count - 0.5
+    )
+    trace.marker.colorbar.update(tickvals=[row for row, _ in texts], ticktext=[text for _, text in texts])
 
 
 def _axes(k: int, domain: list[float]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from hiddenscope.analyses.flow import epoch_change, flow_alignment, flow_expansion
     from hiddenscope.analyses.glyphs import sentence_glyphs
     from hiddenscope.analyses.information import label_information
+    from hiddenscope.analyses.matching import match_units
     from hiddenscope.analyses.models import ModelAccess, recurrent_module
     from hiddenscope.analyses.patterns import cluster_patterns
     from hiddenscope.analyses.perturbation import perturbation_curves
@@ -109,6 +110,7 @@ _HOMES = {
     "inter_step_entropy": "hiddenscope.analyses.entropy",
     "intra_step_entropy": "hiddenscope.analyses.entropy",
     "label_information": "hiddenscope.analyses.information",
+    "match_units": "hiddenscope.analyses.matching",
     "model_score": "hiddenscope.analyses.removal",
     "multislice_graph": "hiddenscope.embeddings.graph",
     "multislice_kernel": "hiddenscope.embeddings.kernel",
