@@ -49,8 +49,9 @@ def joint_picture(first: Run, second: Run, layer: str, matching: str = "auto") -
     """Two runs embedded as one: the epochs of the second follow those of the first on the axis of epochs.
 
     A unit of one run and its match in the other count as one unit, which is tied to itself across epochs and thereby
-    across the runs, as MM-PHATE ties the epochs of one run. A tie pulls only as far as the two respond alike, so a poor
-    match does little. Our own choice: the paper embeds one run at a time.
+    across the runs, as MM-PHATE ties the epochs of one run. These ties are all that relates the runs, and they draw a
+    pair together even where it responds less alike than others would: how alike a pair is, ``match_correlation`` says.
+    Our own choice: the paper embeds one run at a time.
 
     Args:
         first, second: runs on the same probe samples; their epochs, steps and units may differ.

@@ -6,7 +6,9 @@ import time
 import numpy as np
 import pytest
 import xarray as xr
+from scipy.stats import spearmanr
 
+from hiddenscope.analyses.matching import unit_correlations
 from hiddenscope.analyses.studies import Study
 from hiddenscope.dashboard import journal
 from hiddenscope.dashboard.desk import Desk, Request, compute, other_picture, parse
@@ -187,6 +189,35 @@ def test_a_run_beside_itself_lies_on_itself_as_much_as_the_kernel_allows(tmp_pat
     distances = np.linalg.norm(own[:, None] - other[None], axis=-1)
     ranks = (distances < np.diag(distances)[:, None]).mean(axis=1)
     assert np.median(ranks) < 0.1
+
+
+def of_few_causes(seed, order):
+    """States of eight units, mixed from three causes that all runs share, in any order of the units."""
+    causes = np.random.default_rng(5).normal(size=(8, STEPS, 3, SAMPLES))
+    mixing = np.random.default_rng(6).normal(size=(8, 3))[order]
+
+    def change(noise):
+        return (np.einsum("uc,scp->sup", mixing, causes[seed % 2]) + 0.3 * noise).astype(np.float32)
+
+    return change
+
+
+def test_matched_by_response_what_lies_close_responds_alike_in_whichever_run(tmp_path):
+    """Ties draw pairs together, right or wrong; what other units of the two runs are to each other shows the rest."""
+    order = [5, 2, 7, 0, 3, 6, 1, 4]
+    first = open_run(record(tmp_path / "a", range(6), units=8, change=of_few_causes(0, np.arange(8))))
+    second = open_run(record(tmp_path / "b", range(6), units=8, seed=1, change=of_few_causes(0, order)))
+    table = unit_correlations(first.trace("lstm"), second.trace("lstm")).values
+    agreement = {}
+    for matching in ("response", "number"):
+        joint = joint_picture(first, second, "lstm", matching)
+        places = joint["embedding"].values
+        apart = np.linalg.norm(places[5][:, :, None] - places[11][:, None], axis=-1).mean(axis=0)
+        alike = table[:, joint["unit_of_second"].values]
+        assert (apart.argmin(axis=1) == np.arange(8)).mean() > 0.7, "a tie draws together"
+        others = ~np.eye(8, dtype=bool)
+        agreement[matching] = -spearmanr(apart[others], alike[others])[0]
+    assert agreement["response"] > 0.5 > agreement["number"] + 0.2
 
 
 ORDER = [3, 0, 4, 1, 2]

@@ -13,7 +13,8 @@ from hiddenscope.store import SnapshotWriter
 pytestmark = pytest.mark.browser
 
 STEPS, UNITS = 20, 20
-EPOCHS = {"large": 60, "first": 5, "second": 4}
+EPOCHS = {"large": 60, "first": 5, "second": 4, "wide": 3}
+WIDER = 26
 
 TRACES = """id => {
   const graph = document.querySelector('#' + id + ' .js-plotly-plot');
@@ -25,10 +26,10 @@ TRACES = """id => {
 }"""
 
 
-def record(folder, epochs, seed):
+def record(folder, epochs, seed, units=UNITS):
     rng = np.random.default_rng(seed)
     description = RunDescription(
-        layers=(LayerDescription("lstm", "LSTM", np.arange(UNITS), np.arange(STEPS)),),
+        layers=(LayerDescription("lstm", "LSTM", np.arange(units), np.arange(STEPS)),),
         samples=np.arange(6),
         labels=None,
         label_names=None,
@@ -37,14 +38,14 @@ def record(folder, epochs, seed):
     )
     with SnapshotWriter.open(folder / "hiddenscope", description) as writer:
         for epoch in range(epochs):
-            states = rng.normal(size=(STEPS, UNITS, 6)).astype(np.float32)
+            states = rng.normal(size=(STEPS, units, 6)).astype(np.float32)
             writer.append(Snapshot(float(epoch), {"lstm": states}, {"train_loss": 1 / (epoch + 1)}))
         writer.finish("finished")
     run = open_run(folder)
     cloud = xr.DataArray(
-        rng.normal(size=(epochs, STEPS, UNITS, 3)).astype(np.float32),
+        rng.normal(size=(epochs, STEPS, units, 3)).astype(np.float32),
         dims=("epoch", "step", "unit", "component"),
-        coords={"epoch": np.arange(float(epochs)), "step": np.arange(STEPS), "unit": np.arange(UNITS)},
+        coords={"epoch": np.arange(float(epochs)), "step": np.arange(STEPS), "unit": np.arange(units)},
     )
     picture = xr.Dataset(
         {
@@ -57,7 +58,7 @@ def record(folder, epochs, seed):
     )
     with ResultStore.open(run.location, writable=True) as store:
         store.put("lstm", "mmphate", parameters(), picture)
-        halves = xr.DataArray(np.repeat(["A", "B"], UNITS // 2), dims="unit", coords={"unit": np.arange(UNITS)})
+        halves = xr.DataArray(np.repeat(["A", "B"], units // 2), dims="unit", coords={"unit": np.arange(units)})
         store.put("lstm", "clusters", {}, xr.Dataset({"unit_cluster": halves}))
 
 
@@ -65,7 +66,7 @@ def record(folder, epochs, seed):
 def address(serve, tmp_path_factory):
     logdir = tmp_path_factory.mktemp("logs")
     for seed, (name, epochs) in enumerate(EPOCHS.items()):
-        record(logdir / name, epochs, seed)
+        record(logdir / name, epochs, seed, WIDER if name == "wide" else UNITS)
     return serve(logdir)
 
 
@@ -156,6 +157,43 @@ def test_runs_side_by_side_share_cursor_and_axes_and_two_come_into_one_picture(p
     page.keyboard.press("Escape")
     page.locator("#compare ~ * button, .picker button").first.click()
     page.wait_for_selector("#picture", state="visible")
+
+
+def test_runs_of_different_size_come_into_one_picture_with_their_units_matched(page, address):
+    page.goto(address + "?run=wide&compare=first&mode=joint&units=3,25")
+    traces = drawn(
+        page,
+        "traces.some(t => t.name === 'first') && traces.filter(t => t.name === 'unit 25').length === 1",
+        "compare-graph",
+    )
+    counts = {trace["name"]: trace["count"] for trace in traces}
+    assert (counts["first"], counts["wide"]) == (EPOCHS["first"] * STEPS * UNITS, EPOCHS["wide"] * STEPS * WIDER)
+    said = page.inner_text("#compare-note")
+    assert "units matched by response" in said
+    assert f"{WIDER - UNITS} units of wide without a match" in said
+    labels = page.evaluate(
+        """() => document.querySelector('#compare-graph .js-plotly-plot')._fullData
+          .filter(t => t.name === 'unit 3').map(t => [t.customdata[0][2], t.text[0], t.hovertemplate])"""
+    )
+    # The unit that is picked is the open run's; its match in the other run, if any, comes forward under its own number.
+    wide = next(label for label in labels if "of wide<br>\u2194" in label[2])
+    assert wide[0] == 3
+    others = [label for label in labels if "of first<br>\u2194" in label[2]]
+    assert ([f"unit {label[0]:g}" for label in others] or ["no unit"]) == [wide[1]]
+    assert all(label[1] == "unit 3" for label in others)
+    choice = page.get_by_role("textbox", name="how the units of the two runs are matched")
+    choice.click()
+    number = page.locator("[role=option]:has-text('by number')")
+    assert number.get_attribute("data-combobox-disabled") == "true"
+    page.click("[role=option]:has-text('by response')")
+    page.wait_for_function("() => location.search.includes('match=response')")
+    page.goto(address + "?run=wide&compare=first&mode=joint&match=number")
+    page.wait_for_function(
+        "() => document.querySelector('#compare-graph').textContent.includes('match them by response')"
+    )
+    page.click("text=side by side")
+    choice.wait_for(state="hidden")
+    page.wait_for_function("() => !location.search.includes('match=')")
 
 
 def test_runs_are_listed_opened_by_their_name_and_compared_by_a_tick(page, address):
