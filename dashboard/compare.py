@@ -327,7 +327,7 @@ def _together(
         dark=look.dark,
     )
     parts = [
-        "both runs embedded together, tied by matched units, which lie close for that reason too",
+        "both runs embedded together; matched units are tied, and lie close for that reason too",
         "" if color == look.color else "colored by epoch, for want of such a color in both runs",
         _SAID[color],
         "units " + words.matched(result.attrs, _alone(result, (first, second))),

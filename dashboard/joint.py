@@ -36,7 +36,7 @@ def why_not(first: Run, second: Run, layer: str, matching: str = "auto") -> str:
     if matching == "number" and not same_units(first, second, layer):
         ours, theirs = (len(described.layer(layer).units) for described in (one, two))
         counts = f"{ours} and {theirs} units" if ours != theirs else f"{ours} units each, but not the same ones"
-        return f"the layers have {counts}; match them by response"
+        return f"matching by number needs the same units in both, and the layers have {counts}; match by response"
     return ""
 
 

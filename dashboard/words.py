@@ -180,6 +180,15 @@ def matched(attributes: Mapping[str, Any], alone: Sequence[str] = ()) -> str:
     median, chance = attributes.get("match_median"), attributes.get("match_chance")
     parts = [how]
     if isinstance(median, float | int):
-        by_chance = f" ({chance:.2f} by chance)" if isinstance(chance, float | int) else ""
-        parts.append(f"half of the pairs correlate above {median:.2f}{by_chance}")
+        by_chance = f" ({_signed(chance)} by chance)" if isinstance(chance, float | int) else ""
+        parts.append(f"half of the pairs correlate above {_signed(median)}{by_chance}")
     return "; ".join([*parts, *alone])
+
+
+def _signed(value: float) -> str:
+    """With two digits, and no minus before a zero.
+
+    >>> _signed(-0.001), _signed(-0.05)
+    ('0.00', '-0.05')
+    """
+    return f"{round(value, 2) + 0.0:.2f}"

@@ -1,17 +1,22 @@
 """Runs beside each other: what is drawn of each, what the axes share, and two runs in one picture."""
 
 import itertools
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
 
-from hiddenscope.dashboard import words
-from hiddenscope.dashboard.compare import chosen
+from hiddenscope.dashboard import cloud, words
+from hiddenscope.dashboard.compare import _together, chosen
+from hiddenscope.dashboard.desk import Request, parse
 from hiddenscope.dashboard.figures.comparison import Column, joint, side_by_side
+from hiddenscope.dashboard.journal import Entry, write
 from hiddenscope.dashboard.library import Library
 from hiddenscope.description import LayerDescription, RunDescription, Snapshot
+from hiddenscope.results import ResultStore
 from hiddenscope.store import SnapshotWriter
 
 STEPS, UNITS = 4, 3
@@ -135,7 +140,33 @@ def test_matched_units_have_one_color_and_a_key_tells_the_runs_apart():
     assert (ours.marker.cmin, ours.marker.cmax) == (theirs.marker.cmin, theirs.marker.cmax) == (-0.5, 3.5)
     assert ours.marker.colorbar.ticktext == ("0 \u2194 up", "1 \u2194 \u2013", "2 \u2194 down", "\u2013 \u2194 left")
     assert [note.text for note in figure.layout.annotations] == ["\u25cf a", "\u25c6 b"]
+    assert ours.marker.colorbar.title.text == "unit of \u25cf \u2194 \u25c6"
     assert (ours.marker.symbol, theirs.marker.symbol) == ("circle", "diamond")
+
+
+def test_a_picture_of_two_runs_from_before_units_were_matched_is_made_anew(tmp_path):
+    for name in "ab":
+        record(tmp_path / name)
+    library = Library(tmp_path)
+    one, two = (library.pinned(name, "lstm")[1] for name in "ab")
+    old = xr.concat([result(1, 0), result(1, 1)], dim="epoch").assign(
+        run=("epoch", [0, 1]), epoch_of_run=("epoch", [0.0, 0.0])
+    )
+    old.attrs = {"computed_at": 1.0, "made_from": [one.fingerprint("lstm"), two.fingerprint("lstm")]}
+    with ResultStore.open(one.location, writable=True) as store:
+        store.put("lstm", "joint", {"n_components": 3, "random_state": 0, "other": two.path}, old)
+    asked = []
+    supervisor = SimpleNamespace(ask=lambda line: asked.append(parse(line)))
+    views = [library.view(name, "lstm") for name in "ab"]
+    look = cloud.look_of({}, dark=False)
+    for matching in ("auto", "response"):
+        figure, note, _ = _together(library, ["a", "b"], views, look, matching, supervisor)
+        assert (note, len(figure.data)) == ("", 0)
+        assert asked.pop() == Request(one.path, "lstm", "joint", two.path, matching)
+    told = Entry("idle", studies={Request(one.path, "lstm", "joint", "/elsewhere").name: "ValueError: no memory"})
+    write(Path(one.path), told)
+    _together(library, ["a", "b"], views, look, "auto", supervisor)
+    assert asked, "that another pair failed says nothing of this one"
 
 
 def test_the_matching_is_told_in_words():
@@ -149,7 +180,7 @@ def test_the_matching_is_told_in_words():
     assert "means nothing" in words.matched({"matching": "number", "began_alike": False})
 
 
-def test_only_runs_that_exist_and_have_an_epoch_are_compared_at_most_four_each_once(tmp_path):
+def record(folder, *, recorded=True):
     description = RunDescription(
         layers=(LayerDescription("lstm", "LSTM", np.arange(UNITS), np.arange(STEPS)),),
         samples=np.arange(2),
@@ -158,11 +189,15 @@ def test_only_runs_that_exist_and_have_an_epoch_are_compared_at_most_four_each_o
         probe_fingerprint="probe",
         model="Net",
     )
+    with SnapshotWriter.open(folder / "hiddenscope", description) as writer:
+        if recorded:
+            writer.append(Snapshot(0.0, {"lstm": np.zeros((STEPS, UNITS, 2), np.float32)}, {}))
+        writer.finish("finished")
+
+
+def test_only_runs_that_exist_and_have_an_epoch_are_compared_at_most_four_each_once(tmp_path):
     for name in "abcdef":
-        with SnapshotWriter.open(tmp_path / name / "hiddenscope", description) as writer:
-            if name != "f":
-                writer.append(Snapshot(0.0, {"lstm": np.zeros((STEPS, UNITS, 2), np.float32)}, {}))
-            writer.finish("finished")
+        record(tmp_path / name, recorded=name != "f")
     library = Library(tmp_path)
     assert chosen(library, "a", ["b", "a", "../a", "f", 7, None]) == ["a", "b"]
     assert chosen(library, "a", list("bcde")) == ["a", "b", "c", "d"]

@@ -184,6 +184,8 @@ def _color_pairs(
         color=rows.astype(np.float32), colorscale=stepped(unit_colors(count)), cmin=-0.5, cmax=count - 0.5
     )
     trace.marker.colorbar.update(tickvals=[row for row, _ in texts], ticktext=[text for _, text in texts])
+    if any("\u2194" in text for _, text in texts):
+        trace.marker.colorbar.title.text = "unit of " + " \u2194 ".join(form for _, form in _FORMS)
 
 
 def _axes(k: int, domain: list[float]) -> dict[str, Any]:

@@ -189,7 +189,8 @@ def test_runs_of_different_size_come_into_one_picture_with_their_units_matched(p
     page.wait_for_function("() => location.search.includes('match=response')")
     page.goto(address + "?run=wide&compare=first&mode=joint&match=number")
     page.wait_for_function(
-        "() => document.querySelector('#compare-graph').textContent.includes('match them by response')"
+        "() => (document.querySelector('#compare-graph .js-plotly-plot')?._fullLayout?.annotations || [])"
+        ".some(note => note.text.includes('matching by number needs the same units'))"
     )
     page.click("text=side by side")
     choice.wait_for(state="hidden")
