@@ -182,6 +182,8 @@ def matched(attributes: Mapping[str, Any], alone: Sequence[str] = ()) -> str:
     if isinstance(median, float | int):
         by_chance = f" ({_signed(chance)} by chance)" if isinstance(chance, float | int) else ""
         parts.append(f"half of the pairs correlate above {_signed(median)}{by_chance}")
+    else:
+        parts.append("no pair can be compared")
     return "; ".join([*parts, *alone])
 
 

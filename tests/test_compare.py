@@ -177,6 +177,7 @@ def test_the_matching_is_told_in_words():
     assert "answers most like it" in by_response
     assert by_response.endswith("half of the pairs correlate above 0.83 (0.30 by chance); 2 units of b alone")
     assert "same weights" in words.matched({"matching": "number", "began_alike": True})
+    assert "no pair can be compared" in words.matched({"matching": "response"}), "as where a training has diverged"
     assert "means nothing" in words.matched({"matching": "number", "began_alike": False})
 
 
