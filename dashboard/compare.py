@@ -226,6 +226,14 @@ def connect(app: Dash, library: Library, supervisor: Supervisor | None) -> None:
         Input("units", "data"),
     )
     browser(
+        "clickCompare",
+        Output("cursor", "data", allow_duplicate=True),
+        Output("units", "data", allow_duplicate=True),
+        Input("compare-graph", "clickData"),
+        State("units", "data"),
+        prevent_initial_call=True,
+    )
+    browser(
         "restoreCompare",
         Output("compare-mode", "value"),
         Output("compare-match", "value"),

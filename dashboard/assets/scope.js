@@ -365,6 +365,15 @@
     return labels ? labels[2] : undefined;
   }
 
+  /* The label, in the open run, of the unit whose point was clicked among those of several runs; none where it has none. */
+  function unitCompared(trace, event) {
+    const unit = unitOf(event, "compare-graph");
+    const cloud = trace.meta && document.querySelector("#compare-graph .js-plotly-plot").layout.meta.clouds[trace.meta.cloud];
+    if (!cloud) return unit;
+    const label = cloud.picks[cloud.units.findIndex((one) => String(one) === String(unit))];
+    return label === null ? undefined : label;
+  }
+
   /* The units of the cluster whose median was clicked. */
   function clusterOf(event) {
     const graph = document.querySelector("#curves .js-plotly-plot");
@@ -663,6 +672,14 @@
         const x = Number(event.points[0].x);
         if (members) return [window.dash_clientside.no_update, same(members, units) ? [] : members];
         return [x, unit === undefined ? window.dash_clientside.no_update : toggled(units, unit)];
+      },
+      clickCompare: function (event, units) {
+        const keep = window.dash_clientside.no_update, point = event && event.points && event.points[0];
+        const graph = document.querySelector("#compare-graph .js-plotly-plot"), trace = point && graph.data[point.curveNumber];
+        if (!trace) return [keep, keep];
+        if (!trace.customdata) { setPlaying(false); return [Number(point.x), keep]; }
+        const unit = unitCompared(trace, event);
+        return [keep, unit === undefined ? keep : toggled(units, unit)];
       },
       clickPicture: function (event, units) {
         const unit = unitOf(event, "picture");

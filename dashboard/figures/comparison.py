@@ -97,9 +97,10 @@ def joint(
 ) -> go.Figure:
     """Two runs in one picture: one in blue, the other in orange, from light to dark as epochs go by.
 
-    A point tells its unit and the unit of the other run that this is matched with. In ``figure.layout.meta["clouds"]``,
-    ``units`` are the labels of a run's units in that run, and ``picks`` those by which they are picked: the labels that
-    they, or their matches, have in the run ``picked_in``, None where that has no such unit.
+    A point tells its unit and the unit of the other run that this is matched with. ``figure.layout.meta["clouds"]`` is
+    as in `side_by_side`, and ``trace.meta["cloud"]`` a trace's place in it. There ``units`` are the labels of a run's
+    units in that run, and ``picks`` those by which they are picked: the labels that they, or their matches, have in the
+    run ``picked_in``, None where that has no such unit.
 
     Args:
         result: as `hiddenscope.dashboard.joint.joint_picture` makes it.
@@ -129,7 +130,7 @@ def joint(
             f"unit %{{customdata[2]}} of {safe[which]}<br>\u2194 %{{text}} of {safe[1 - which]}"
             "<br>step %{customdata[1]}<br>epoch %{customdata[0]}<extra></extra>"
         )
-        trace.update(name=name, text=other * slices, hovertemplate=hover, showlegend=True)
+        trace.update(name=name, text=other * slices, hovertemplate=hover, showlegend=True, meta={"cloud": which})
         if color == "epoch":
             trace.marker.update(colorscale=_hue(which, dark=dark), showscale=False)
         else:

@@ -159,6 +159,37 @@ def test_runs_side_by_side_share_cursor_and_axes_and_two_come_into_one_picture(p
     page.wait_for_selector("#picture", state="visible")
 
 
+CLICK = """name => {
+  const graph = document.querySelector('#compare-graph .js-plotly-plot');
+  const at = graph._fullData.findIndex(trace => trace.name === name), trace = graph._fullData[at];
+  const point = { curveNumber: at, pointNumber: 2, x: trace.x[2], y: trace.y[2], data: graph.data[at] };
+  graph.emit('plotly_click', { points: [point] });
+}"""
+
+
+def test_a_click_among_runs_side_by_side_picks_a_unit_or_an_epoch(page, address):
+    page.goto(address + "?run=first&compare=second")
+    drawn(page, "traces.filter(t => t.type === 'scattergl').length === 2", "compare-graph")
+    page.evaluate(CLICK, "embedding")
+    drawn(page, "traces.filter(t => t.name === 'unit 2').length === 2", "compare-graph")
+    page.wait_for_function("() => location.search.includes('units=2')")
+    page.evaluate(CLICK, "intra-step entropy")
+    page.wait_for_function("() => document.getElementById('epoch-label').textContent === 'epoch 2'")
+
+
+def test_a_click_in_the_picture_of_two_runs_picks_a_unit_with_its_match(page, address):
+    page.goto(address + "?run=wide&compare=first&mode=joint")
+    drawn(page, "traces.some(t => t.name === 'first')", "compare-graph")
+    match = page.evaluate(
+        """() => document.querySelector('#compare-graph .js-plotly-plot')._fullData
+          .find(t => t.name === 'first').text[2]"""
+    )
+    page.evaluate(CLICK, "first")
+    drawn(page, f"traces.filter(t => t.name === '{match}').length === 2", "compare-graph")
+    label = match.removeprefix("unit ")
+    page.wait_for_function(f"() => location.search.includes('units={label}')")
+
+
 def test_runs_of_different_size_come_into_one_picture_with_their_units_matched(page, address):
     page.goto(address + "?run=wide&compare=first&mode=joint&units=3,25")
     traces = drawn(
