@@ -1,6 +1,8 @@
 """Watching for a long time: a training that goes on, the page and its worker beside it, and viewers that stay.
 
-``python -m benchmarks.soak --seconds 1800`` prints the memory of the server and of the worker over time.
+``python -m benchmarks.soak --seconds 1800`` prints the memory of the server and of the worker over time. Run follows
+run, as in a folder that is used for days, and the viewers go on to each new one: what still grows from run to run is
+lost for good. What one run needs while it grows is seen with a run longer than the watch, ``--epochs 100000``.
 """
 
 from __future__ import annotations
@@ -21,8 +23,8 @@ from benchmarks.page import append, served, writer_of
 from benchmarks.viewers import Viewer
 
 SHAPE = (16, 12)
-LONGEST = 1_500
-"""Epochs of a run; then the next run begins, as in a folder that is used for days."""
+EPOCHS = 300
+"""Epochs of a run; then the next one begins."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +48,28 @@ class Soaked:
     failures: tuple[str, ...]
 
     def growth(self) -> tuple[float, float]:
-        """Megabytes that server and worker hold more in the last fifth of the time than in the third fifth."""
+        """Megabytes that server and worker hold more in the last fifth of the time than in the third fifth.
+
+        A fifth must last as long as a few runs, else it tells where in a run it was rather than what stays of it.
+        """
         return _growth(self.server), _growth(self.worker)
 
 
-def soak(folder: Path, *, seconds: float, viewers: int = 3, pace: float = 0.25, every: float = 5.0) -> Soaked:
+def soak(
+    folder: Path,
+    *,
+    seconds: float,
+    epochs: int = EPOCHS,
+    viewers: int = 3,
+    pace: float = 0.25,
+    every: float = 5.0,
+) -> Soaked:
     """Record, serve and watch for a while.
 
     Args:
         folder: empty.
         seconds: for how long.
+        epochs: of each run.
         viewers: how many watch.
         pace: seconds between two epochs.
         every: seconds between two looks at the memory.
@@ -71,7 +85,7 @@ def soak(folder: Path, *, seconds: float, viewers: int = 3, pace: float = 0.25, 
         number = 0
         while not ended.is_set():
             with writer_of(folder / f"version_{number}", SHAPE) as writer:
-                for epoch in range(LONGEST):
+                for epoch in range(epochs):
                     if ended.wait(pace):
                         break
                     append(writer, epoch, SHAPE)
@@ -86,7 +100,9 @@ def soak(folder: Path, *, seconds: float, viewers: int = 3, pace: float = 0.25, 
                 news = viewer.tick()
                 counts["ticks"] += 1
                 if news.get("epochs.data"):
-                    seen.add((str(news.get("run.value")), news["epochs.data"][-1]))
+                    seen.add((viewer.run, news["epochs.data"][-1]))
+                if news.get("run.data"):
+                    viewer.run = news["run.data"][0]["value"]  # the newest is listed first
         except OSError as error:
             failures.append(str(error))
         finally:
@@ -130,10 +146,11 @@ def main() -> None:
     """Soak, and print what was seen."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=1800.0, help="for how long (default %(default)s)")
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="of each run (default %(default)s)")
     args = parser.parse_args()
     print(json.dumps(machine()))
     with tempfile.TemporaryDirectory() as folder:
-        found = soak(Path(folder), seconds=args.seconds)
+        found = soak(Path(folder), seconds=args.seconds, epochs=args.epochs)
     shown = slice(None, None, max(1, len(found.server) // 20))
     print(json.dumps({"server MB": [round(value) for value in found.server[shown]]}))
     print(json.dumps({"worker MB": [round(value) for value in found.worker[shown]]}))

@@ -75,6 +75,15 @@ class Viewer:
         }
         return json.loads(self._ask("POST", "/_dash-update-component", json.dumps(body)))["response"]["frame"]["data"]
 
+    @property
+    def run(self) -> str:
+        """The run that is looked at; set it to look at another one from the next tick on."""
+        return str(self._values["run.value"])
+
+    @run.setter
+    def run(self, name: str) -> None:
+        self._values["run.value"] = name
+
     def get(self, path: str) -> bytes:
         """What lies at a path."""
         return self._ask("GET", path, None)

@@ -12,6 +12,8 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hiddenscope.allocator import allocate_from_few_arenas
+
 if TYPE_CHECKING:
     from dash import Dash
 
@@ -38,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
     if not logdir.exists() and not logdir.absolute().parent.is_dir():
         raise ValueError(f"expected a folder of runs, got {logdir}, which does not exist; check the path, or create it")
     check_token(args.host, args.token)
+    allocate_from_few_arenas()
     listener = listen(args.host, args.port)
 
     from hiddenscope.dashboard.app import create_app

@@ -18,10 +18,10 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
+from hiddenscope.allocator import give_back_memory
 from hiddenscope.dashboard import journal
 from hiddenscope.dashboard.picture import METHOD
 from hiddenscope.errors import HiddenscopeError
-from hiddenscope.locations import give_back_memory
 from hiddenscope.run import Run, RunInfo, find_runs, open_run
 
 KEPT_BYTES = 2**28

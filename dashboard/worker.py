@@ -7,6 +7,7 @@ however it ends, the worker reads the end of that input and ends too.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import threading
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import xarray as xr
 
+from hiddenscope.allocator import allocate_from_few_arenas, give_back_memory
 from hiddenscope.analyses.studies import Study
 from hiddenscope.dashboard import journal
 from hiddenscope.dashboard.desk import JOINT, METHODS, Desk, Request, parse
@@ -25,7 +27,6 @@ from hiddenscope.dashboard.picture import METHOD, Painter, parameters
 from hiddenscope.dashboard.scalars import EntropyLog
 from hiddenscope.dashboard.studio import Studio, live_studies, one_line
 from hiddenscope.errors import RunLockedError
-from hiddenscope.locations import give_back_memory
 from hiddenscope.results import ResultStore
 from hiddenscope.run import Run, RunInfo, find_runs
 
@@ -34,6 +35,8 @@ PAUSE = 0.5
 """Seconds between two looks at the runs."""
 RETRY = 30.0
 """Seconds before a layer whose picture failed is tried again although nothing is new."""
+EVERYBODY = 4
+"""Of so many pictures one is not of the newest run, if others lack theirs."""
 TIDY = 50
 """Pictures after which memory that is free is given back to the system."""
 
@@ -65,6 +68,7 @@ class Worker:
         """The version of the run up to which a layer's picture is known to be right."""
         self._failed: dict[tuple[str, str], float] = {}
         self._painters: dict[tuple[str, str], Painter] = {}
+        self._served: dict[str, float] = {}
         self._said: dict[Path, Entry] = {}
         self._logs: dict[str, EntropyLog] = {}
         self.studio = Studio(studies)
@@ -74,14 +78,20 @@ class Worker:
     def turn(self) -> bool:
         """Make at most one picture, or else one study, of the newest run that lacks one; True if anything was tried.
 
-        What viewers have asked for is computed beside it, in another process.
+        One picture in a few goes to the run that has waited longest, so that a training which always has news keeps no
+        other from its picture. What viewers have asked for is computed beside it, in another process.
         """
         self._attend()
         found = [info for info in find_runs(self.logdir) if info.epoch_count]
-        for info in found:
+        growing = {info.path for info in found if info.status == "training"}
+        self._painters = {key: painter for key, painter in self._painters.items() if key[0] in growing}
+        for removed in {*self._runs, *self._stores} - {info.path for info in found}:
+            self._put_away(removed)
+        for info in self._in_order(found):
             if self.stopped():
                 return False
             if any(self._wanted(info, layer) for layer in info.layers) and self._serve(info):
+                self._served[info.path] = time.monotonic()
                 return True
         return any(self._study(info) for info in found if not self.stopped())
 
@@ -94,6 +104,12 @@ class Worker:
         for log in self._logs.values():
             log.close()
         self._logs.clear()
+
+    def _in_order(self, found: list[RunInfo]) -> list[RunInfo]:
+        """The newest run first, or now and then the one that was served longest ago."""
+        if (self._painted + 1) % EVERYBODY:
+            return found
+        return sorted(found, key=lambda info: self._served.get(info.path, -math.inf))
 
     def _wanted(self, info: RunInfo, layer: str) -> bool:
         """Whether a layer has news, and has not just failed."""
@@ -227,7 +243,7 @@ class Worker:
         return replace(left, doing="", state="idle" if left.state == "embedding" else left.state)
 
     def _put_away(self, path: str) -> None:
-        """Forget a run that has ended, and let others write its results."""
+        """Forget a run that has ended or was removed, and let others write its results."""
         self._runs.pop(path, None)
         if path in self._stores:
             self._stores.pop(path).close()
@@ -257,6 +273,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if hasattr(os, "nice"):
         os.nice(NICENESS)
+    allocate_from_few_arenas()
     ended = threading.Event()
     studies, problems = live_studies()
     for place, problem in problems.items():

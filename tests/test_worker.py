@@ -1,12 +1,15 @@
 """The worker makes pictures of what is recorded, survives what it meets, and ends with the dashboard."""
 
+import gc
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -17,7 +20,7 @@ from hiddenscope.dashboard import journal
 from hiddenscope.dashboard.journal import Entry
 from hiddenscope.dashboard.picture import Painter, measured, most_active_class, picture, rehearse, thinned
 from hiddenscope.dashboard.supervisor import Supervisor
-from hiddenscope.dashboard.worker import Worker
+from hiddenscope.dashboard.worker import EVERYBODY, Worker
 from hiddenscope.description import LayerDescription, RunDescription, Snapshot
 from hiddenscope.results import ResultStore
 from hiddenscope.run import open_run
@@ -201,6 +204,40 @@ def test_a_long_training_is_followed_and_its_end_makes_the_picture_anew(tmp_path
     assert stored is not None
     assert not stored.attrs["made_live"]
     xr.testing.assert_identical(stored["embedding"], picture(run, "lstm")["embedding"])
+
+
+def test_a_training_that_always_has_news_does_not_keep_an_ended_run_from_its_picture(tmp_path):
+    worker = Worker(tmp_path)
+    record(tmp_path / "ended", [-1, 0])
+    with SnapshotWriter.open(tmp_path / "training" / "hiddenscope", describe()) as writer:
+        made = []
+        for epoch in range(-1, 2 * EVERYBODY):
+            writer.append(snapshot(float(epoch)))
+            assert worker.turn()
+            stored = open_run(tmp_path / "training").results.get("lstm", "mmphate")
+            made.append(stored is not None and stored.attrs["covers_epoch"] == epoch)
+    worker.close()
+    assert open_run(tmp_path / "ended").results.get("lstm", "mmphate") is not None
+    assert made.count(False) == 1, "all other pictures are of the newest run"
+
+
+@pytest.mark.parametrize("ends", ["finished", "removed"])
+def test_a_run_that_has_ended_or_was_removed_takes_no_room_in_the_worker_any_more(tmp_path, ends):
+    worker = Worker(tmp_path)
+    with SnapshotWriter.open(tmp_path / "one" / "hiddenscope", describe()) as writer:
+        for epoch in (-1.0, 0.0):
+            writer.append(snapshot(epoch))
+            assert worker.turn()
+        kept = [weakref.ref(each) for each in (*worker._painters.values(), *worker._runs.values())]
+        assert len(kept) == 2
+        if ends == "finished":
+            writer.finish("finished")
+    if ends == "removed":
+        shutil.rmtree(tmp_path / "one")
+    assert not worker.turn(), "there is nothing left to do"
+    gc.collect()
+    assert [each() for each in kept] == [None, None]
+    worker.close()
 
 
 def test_a_picture_is_not_continued_over_epochs_that_were_trained_anew(tmp_path, monkeypatch):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -174,26 +173,6 @@ def commit(session: icechunk.Session, message: str, *, lock: RepositoryLock, whe
 
 def _overtaken(where: Location) -> RunLockedError:
     return RunLockedError(f"{where} was written by somebody else since this writer opened it; choose another place")
-
-
-def give_back_memory() -> None:
-    """Return to the system what the allocator keeps for later; where it cannot be asked (not glibc), nothing happens.
-
-    Icechunk frees what it needs for a commit, but in small pieces among others: the pages stay with the process, some
-    8 MB more for every 1,000 commits.
-    """
-    trim = _malloc_trim()
-    if trim is not None:
-        trim(0)
-
-
-@cache
-def _malloc_trim() -> Callable[[int], int] | None:
-    try:
-        function: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
-    except (OSError, AttributeError, TypeError):
-        return None
-    return function
 
 
 class RepositoryLock:

@@ -21,6 +21,7 @@ import numpy.typing as npt
 import zarr
 
 from hiddenscope._version import __version__
+from hiddenscope.allocator import give_back_memory
 from hiddenscope.description import (
     Amendments,
     LayerDescription,
@@ -50,7 +51,6 @@ from hiddenscope.locations import (
     commit,
     continued,
     create_repository,
-    give_back_memory,
     open_repository,
     readable,
     writing,
