@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from hiddenscope._version import __version__
-from hiddenscope.callbacks.session import record
+from hiddenscope.callbacks.recording import record
 from hiddenscope.experiments.datasets.sequences import Sequences, Split
 from hiddenscope.run import Run, open_run
 

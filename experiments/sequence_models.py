@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from hiddenscope.callbacks.session import record
+from hiddenscope.callbacks.recording import record
 
 Windows = npt.NDArray[np.float32]
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from hiddenscope.callbacks.session import record
+from hiddenscope.callbacks.recording import record
 
 Ints = npt.NDArray[np.int64]
 

@@ -12,7 +12,7 @@ from hiddenscope.analyses import excitation as study
 from hiddenscope.analyses.excitation import ACTIVATIONS, activation_study, excitation, pattern_epochs
 from hiddenscope.analyses.relevance import relevance, run_relevance
 from hiddenscope.analyses.studies import make
-from hiddenscope.callbacks.session import record
+from hiddenscope.callbacks.recording import record
 from hiddenscope.dashboard.figures import activations as figures
 from hiddenscope.dashboard.figures.search import found_inputs, query
 from hiddenscope.dashboard.focus import Focus, place_of_word, words_of

@@ -19,10 +19,10 @@ from torch.nn.utils.rnn import pack_sequence
 
 from hiddenscope import RecordingWarning, open_run, record
 from hiddenscope.callbacks.batches import copied, find_call, labels_of, map_tensors, tensors_of
+from hiddenscope.callbacks.host import to_host
 from hiddenscope.callbacks.probe import as_probe
 from hiddenscope.callbacks.recorder import StateRecorder
 from hiddenscope.callbacks.scalars import change, dispersion, entropy, summarize
-from hiddenscope.callbacks.session import to_host
 from hiddenscope.callbacks.undisturbed import random_state_kept, undisturbed
 from hiddenscope.errors import RecordingError
 from recording_examples import CellLoop, StopsEarly

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from hiddenscope import HiddenStateMonitor, open_run, record
 from hiddenscope.callbacks.budget import Budget
+from hiddenscope.callbacks.headline import headline
 from hiddenscope.callbacks.layers import find_sources
-from hiddenscope.callbacks.monitor import headline
 from hiddenscope.callbacks.probe import as_probe
 from hiddenscope.callbacks.recorder import StateRecorder
 from hiddenscope.callbacks.weights import weight_reader

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from hiddenscope.analyses.silencing import silence_clusters
     from hiddenscope.analyses.windows import windows_at_peaks
     from hiddenscope.callbacks.monitor import HiddenStateMonitor
-    from hiddenscope.callbacks.session import record
+    from hiddenscope.callbacks.recording import record
     from hiddenscope.dashboard import plot as plot
     from hiddenscope.embeddings.baselines import embed
     from hiddenscope.embeddings.fidelity import (
@@ -120,7 +120,7 @@ _HOMES = {
     "plot": "hiddenscope.dashboard",
     "probe_accuracy": "hiddenscope.analyses.probes",
     "rank_units": "hiddenscope.analyses.removal",
-    "record": "hiddenscope.callbacks.session",
+    "record": "hiddenscope.callbacks.recording",
     "recurrent_module": "hiddenscope.analyses.models",
     "relevance": "hiddenscope.analyses.relevance",
     "removal_curves": "hiddenscope.analyses.removal",

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from hiddenscope.callbacks.session import record
+from hiddenscope.callbacks.recording import record
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
