@@ -137,6 +137,15 @@ def layer_internals(seen: Pass, outputs: list[Tensor], layer: int) -> dict[str, 
     return {name: torch.cat([part[name] for part in parts], dim=-1) for name in parts[0]}
 
 
+def cell_gates(module: nn.LSTMCell | nn.GRUCell, x: Tensor, h: Tensor) -> dict[str, Tensor]:
+    """Gates of one step of a cell by their letter, from its input and the hidden state before; as `layer_internals`."""
+    none = module.weight_ih.new_zeros(len(module.weight_ih))
+    biases = (module.bias_ih, module.bias_hh) if module.bias else (none, none)
+    equations = lstm_gates if isinstance(module, nn.LSTMCell) else gru_gates
+    with torch.autocast(x.device.type, enabled=False):
+        return equations(*map(_wide, (x, h, module.weight_ih, module.weight_hh, *biases)))
+
+
 def _wide(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from hiddenscope.callbacks.batches import Call, copied, find_call
 from hiddenscope.callbacks.budget import Budget, IntArray, choose
 from hiddenscope.callbacks.cells import GRU_GATES, LSTM_GATES
+from hiddenscope.callbacks.joining import Joined, along_samples, along_steps, chosen_steps
 from hiddenscope.callbacks.layers import (
     Layers,
-    Reading,
     Source,
     check_record,
     find_sources,
@@ -26,6 +26,7 @@ from hiddenscope.callbacks.layers import (
     source_with,
 )
 from hiddenscope.callbacks.probe import Probe
+from hiddenscope.callbacks.readers import Reading
 from hiddenscope.callbacks.undisturbed import undisturbed
 from hiddenscope.callbacks.weights import weight_reader
 from hiddenscope.description import INPUTS, JSON, LayerDescription, RunDescription
@@ -55,15 +56,6 @@ class States:
     nonfinite: dict[str, Tensor]
     steps_dropped: dict[str, int] = field(default_factory=dict)
     weights: dict[str, Tensor] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _Raw:
-    """One layer on the whole probe: (sample, step, unit) in any floating type, before steps are chosen."""
-
-    values: Tensor
-    nonfinite: Tensor
-    calls: int
 
 
 class StateRecorder:
@@ -181,7 +173,7 @@ class StateRecorder:
                 raise RecordingError(
                     f'layer "{layer.name}" saw {found.shape[0]} sequences, and {self.sample_count} at the beginning'
                 )
-            values[layer.name] = _steps_of(found, self._steps_chosen[layer.name])
+            values[layer.name] = chosen_steps(found, self._steps_chosen[layer.name])
             if found.shape[1] > self._sizes[layer.name][0]:
                 dropped[layer.name] = found.shape[1] - self._sizes[layer.name][0]
         nonfinite = {name: raw[name].nonfinite.to(found.device) for name, found in values.items()}
@@ -217,15 +209,15 @@ class StateRecorder:
         fresh = copied(batch, _device_of(self.model))
         return fresh if self._prepare is None else self._prepare(fresh)
 
-    def _raw(self) -> dict[str, _Raw]:
+    def _raw(self) -> dict[str, Joined]:
         """Every layer's states on the whole probe; call it inside `_looking`."""
-        parts: dict[str, list[_Raw]] = {}
+        parts: dict[str, list[Joined]] = {}
         for batch in self.probe.batches:
             for name, raw in self._one_batch(batch).items():
                 parts.setdefault(name, []).append(raw)
-        return {name: _along_samples(raws) for name, raws in parts.items()}
+        return {name: along_samples(raws) for name, raws in parts.items()}
 
-    def _one_batch(self, batch: Any) -> dict[str, _Raw]:
+    def _one_batch(self, batch: Any) -> dict[str, Joined]:
         collected: dict[str, list[Reading]] = {}
         if self._sources:
             with self._hooks(collected):
@@ -235,7 +227,7 @@ class StateRecorder:
                 if not isinstance(values, Tensor) or values.ndim != 3:
                     raise RecordingError(f'extract= must return tensors (sample, step, unit); "{name}" is not one')
                 collected.setdefault(name, []).append(self._kept(name, Reading(values)))
-        return {name: _along_steps(readings) for name, readings in collected.items()}
+        return {name: along_steps(readings) for name, readings in collected.items()}
 
     @contextlib.contextmanager
     def _hooks(self, collected: dict[str, list[Reading]]) -> Iterator[None]:
@@ -274,7 +266,7 @@ class StateRecorder:
             units = self._units[name] = units.to(values.device)
         return Reading(values.index_select(2, units), reading.lengths)
 
-    def _settle(self, raw: dict[str, _Raw]) -> dict[str, _Raw]:
+    def _settle(self, raw: dict[str, Joined]) -> dict[str, Joined]:
         """The layers that will be recorded, of those that the first forward yielded."""
         silent = [s.name for s in self._sources if s.required and not any(_belongs(name, s) for name in raw)]
         if silent or not raw:
@@ -377,59 +369,6 @@ def _device_of(model: nn.Module) -> torch.device:
     return torch.device("cpu") if tensor is None else tensor.device
 
 
-def _size(raw: _Raw, loop_steps: int | None) -> tuple[int, int, int]:
+def _size(raw: Joined, loop_steps: int | None) -> tuple[int, int, int]:
     samples, steps, units = raw.values.shape
     return (max(steps, loop_steps) if loop_steps and raw.calls > 1 else steps), units, samples
-
-
-def _along_steps(readings: Sequence[Reading]) -> _Raw:
-    """All calls of a module in one forward, one after another along steps; padding becomes NaN.
-
-    A later call with fewer samples is taken to have lost the last ones, as loops over sequences sorted by length do.
-    """
-    nonfinite = torch.stack([(~torch.isfinite(reading.values)).sum() for reading in readings]).sum()
-    parts = [_masked(reading) for reading in readings]
-    samples = max(len(part) for part in parts)
-    units = parts[0].shape[2]
-    if any(part.shape[2] != units for part in parts):
-        raise RecordingError("a layer has other units in one call than in another; give extract= for it")
-    parts = [_padded(part, samples=samples) for part in parts]
-    return _Raw(parts[0] if len(parts) == 1 else torch.cat(parts, dim=1), nonfinite, len(parts))
-
-
-def _masked(reading: Reading) -> Tensor:
-    if reading.lengths is None:
-        return reading.values
-    steps = torch.arange(reading.values.shape[1])
-    padding = (steps.unsqueeze(0) >= reading.lengths.cpu().unsqueeze(1)).unsqueeze(-1)
-    return reading.values.masked_fill_(padding.to(reading.values.device), float("nan"))
-
-
-def _padded(values: Tensor, *, samples: int | None = None, steps: int | None = None) -> Tensor:
-    """``values`` (sample, step, unit) grown with NaN to so many samples or steps."""
-    shape = (samples or values.shape[0], steps or values.shape[1], values.shape[2])
-    if shape == values.shape:
-        return values
-    grown = values.new_full(shape, float("nan"))
-    grown[: values.shape[0], : values.shape[1]] = values
-    return grown
-
-
-def _along_samples(raws: Sequence[_Raw]) -> _Raw:
-    """The batches of a probe, one after another along samples; shorter batches end in NaN steps."""
-    if len(raws) == 1:
-        return raws[0]
-    steps = max(raw.values.shape[1] for raw in raws)
-    values = torch.cat([_padded(raw.values, steps=steps) for raw in raws])
-    return _Raw(values, torch.stack([raw.nonfinite for raw in raws]).sum(), max(raw.calls for raw in raws))
-
-
-def _steps_of(values: Tensor, chosen: IntArray) -> Tensor:
-    """The chosen steps of (sample, step, unit), as float32 (step, unit, sample); steps that are not there are NaN."""
-    there = chosen[chosen < values.shape[1]]
-    if len(there) < values.shape[1]:
-        values = values.index_select(1, torch.from_numpy(there).to(values.device))
-    values = _padded(values, steps=len(chosen))
-    if values.device.type not in ("cpu", "cuda"):
-        values = values.cpu()  # other devices do not know float64, which the scalars are computed in
-    return values.permute(1, 2, 0).to(torch.float32, memory_format=torch.contiguous_format).contiguous()

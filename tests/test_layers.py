@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from hiddenscope.callbacks.budget import Budget, choose, evenly_spaced
-from hiddenscope.callbacks.layers import find_sources, first_states
+from hiddenscope.callbacks.layers import find_sources
 from hiddenscope.callbacks.probe import as_probe
+from hiddenscope.callbacks.readers import first_states
 from hiddenscope.callbacks.recorder import StateRecorder
 from hiddenscope.errors import RecordingError
 from recording_examples import CellLoop, SeveralLayers, StateSpaceStack, Transformer, Translator
