@@ -63,6 +63,12 @@ def named_modules(model: nn.Module) -> dict[str, nn.Module]:
     return found
 
 
+def uncompiled(model: nn.Module) -> nn.Module:
+    """The model that ``torch.compile`` was given."""
+    inner = getattr(model, "_orig_mod", model)
+    return inner if isinstance(inner, nn.Module) else model
+
+
 def find_sources(model: nn.Module, layers: Layers | None, *, record: Sequence[str]) -> list[Source]:
     """The modules to record.
 
@@ -96,7 +102,7 @@ def find_sources(model: nn.Module, layers: Layers | None, *, record: Sequence[st
         raise RecordingError("layers= is an empty list; leave it out to record every recurrent layer")
     picked: dict[str, Source] = {}
     for name in names:
-        for module_name, level in _matches(name, modules):
+        for module_name, level in _matches(name, model, modules):
             source = source_of(
                 module_name, modules[module_name], record=record, wanted=None if level is None else frozenset([level])
             )
@@ -126,14 +132,15 @@ def check_record(record: Sequence[str]) -> None:
         raise ValueError(f"record= takes a list of some of {', '.join(map(repr, RECORDABLE))}, got {record!r}")
 
 
-def _matches(wanted: str, modules: Mapping[str, nn.Module]) -> Iterator[tuple[str, str | None]]:
+def _matches(wanted: str, model: nn.Module, modules: Mapping[str, nn.Module]) -> Iterator[tuple[str, str | None]]:
     """(module name, name of one of its levels or None for all) for a name or pattern."""
     if wanted in modules:
         yield wanted, None
         return
     if _is_pattern(wanted):
         pattern = re.compile(_pattern(wanted))
-        found = [name for name in list(modules)[1:] if pattern.fullmatch(name)]  # the first is the model itself
+        whole = uncompiled(model)
+        found = [name for name, module in modules.items() if module is not whole and pattern.fullmatch(name)]
         if found:
             yield from ((name, None) for name in found)
             return

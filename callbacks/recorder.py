@@ -24,6 +24,7 @@ from hiddenscope.callbacks.layers import (
     is_recurrent,
     named_modules,
     source_with,
+    uncompiled,
 )
 from hiddenscope.callbacks.probe import Probe
 from hiddenscope.callbacks.readers import Reading
@@ -193,7 +194,7 @@ class StateRecorder:
             return own
         if self._extract is not None and not self._sources:
             return Call("extract=", lambda batch: ((batch,), {}))
-        return find_call(_uncompiled(self.model), self.probe.batches[0], self._attempt)
+        return find_call(uncompiled(self.model), self.probe.batches[0], self._attempt)
 
     def _attempt(self, call: Call) -> None:
         with self._looking():
@@ -357,11 +358,6 @@ def _place_of(name: str, source: Source) -> dict[str, JSON]:
         quantities = [part for part in parts if part in (INPUTS, *_INTERNALS)]
         place |= {"level": levels[0] if levels else 0, "quantity": quantities[0] if quantities else "h"}
     return {**place, **source.settings}
-
-
-def _uncompiled(model: nn.Module) -> nn.Module:
-    inner = getattr(model, "_orig_mod", model)
-    return inner if isinstance(inner, nn.Module) else model
 
 
 def _device_of(model: nn.Module) -> torch.device:

@@ -45,6 +45,17 @@ def test_patterns_stay_between_dots_unless_they_are_double() -> None:
     assert names(model, ["blocks.1", "blocks.*"]) == ["blocks.1", "blocks.0"]
 
 
+def test_a_pattern_finds_a_layer_that_is_called_as_the_class_of_its_model() -> None:
+    class Lstm(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = nn.LSTM(4, 5)
+            self.head = nn.Linear(5, 2)
+
+    assert names(Lstm(), "*") == ["lstm", "head"], "the model itself matches no pattern, its layers do"
+    assert names(Lstm(), "lstm*") == ["lstm"]
+
+
 def test_a_function_chooses_by_name_and_module() -> None:
     model = StateSpaceStack()
     assert names(model, lambda name, module: isinstance(module, nn.Linear) and "skip" in name) == [
