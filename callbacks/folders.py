@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +46,32 @@ def numbered(number: int) -> str:
     return RUN_FOLDER if number == 1 else f"{RUN_FOLDER}_{number}"
 
 
-def fresh_name(logdir: str, taken: Collection[str], *, storage_options: Mapping[str, Any] | None = None) -> str:
-    """The first of ``hiddenscope``, ``hiddenscope_2``, … that holds no run and that nobody else has taken."""
-    for name in map(numbered, itertools.count(1)):
-        if name not in taken and not holds_run(run_location(logdir, name), storage_options):
+def name_of_run(
+    logdir: str,
+    taken: Collection[str],
+    *,
+    earlier: Iterable[str] = (),
+    storage_options: Mapping[str, Any] | None = None,
+) -> str:
+    """The name of a training's run in its log folder.
+
+    Args:
+        logdir: the log folder, or an address.
+        taken: names that other recordings of the same training have.
+        earlier: names to look for a run to go on with, where a training is resumed.
+        storage_options: for remote locations.
+
+    Returns:
+        The first of ``earlier`` that holds a run; else the first of ``hiddenscope``, ``hiddenscope_2``, … that holds
+        none.
+    """
+    for name in earlier:
+        if name not in taken and holds_run(run_location(logdir, name), storage_options):
             return name
-    raise AssertionError("unreachable")
+    names = (numbered(number) for number in itertools.count(1))
+    return next(
+        name for name in names if name not in taken and not holds_run(run_location(logdir, name), storage_options)
+    )
 
 
 def numbered_folder(root: str) -> str:

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
 import pytorch_lightning as pl
-import torch
 from torch import nn
 
 from hiddenscope.callbacks.background import check_queue
-from hiddenscope.callbacks.batches import tensors_of
 from hiddenscope.callbacks.budget import Budget
-from hiddenscope.callbacks.folders import RUN_FOLDER, fresh_name, holds_run, numbered, run_location, shortened
+from hiddenscope.callbacks.folders import RUN_FOLDER, name_of_run, numbered, run_location
 from hiddenscope.callbacks.headline import headline
+from hiddenscope.callbacks.identity import identity
 from hiddenscope.callbacks.layers import check_record, find_sources
-from hiddenscope.callbacks.page import PageProcess, free_port
-from hiddenscope.callbacks.probe import as_probe, check_label_names, probe_of_batches
+from hiddenscope.callbacks.outbox import Outbox, Record
+from hiddenscope.callbacks.page import PageProcess, start_page, watched
+from hiddenscope.callbacks.probe import as_probe, check_label_names
 from hiddenscope.callbacks.recorder import Extract, Forward, StateRecorder
 from hiddenscope.callbacks.scalars import check_wanted
 from hiddenscope.callbacks.schedules import parse_schedule
-from hiddenscope.callbacks.session import UNTRAINED, Captured, Session, epoch_in_words, warn_of_failure
+from hiddenscope.callbacks.session import UNTRAINED, Session, epoch_in_words, warn_of_failure
 from hiddenscope.callbacks.trainers import (
     all_callbacks,
     batches_per_epoch,
@@ -51,25 +48,11 @@ CLOSING_PATIENCE = 30.0
 """Seconds that the end of a training waits for the disk at most."""
 
 
-STEP = "hiddenscope/step"
-"""The metric that says at which step the loggers draw an epoch."""
-
-
 class _Precision(TypedDict, total=False):
     """How the trainer runs the model: under autocast, on batches that are cast."""
 
     around: Callable[[], contextlib.AbstractContextManager[Any]]
     prepare: Callable[[Any], Any]
-
-
-@dataclass
-class _Pending:
-    """A record that is to be submitted once the epoch's metrics are known; ``step`` is where loggers draw it."""
-
-    epoch: float
-    captured: Captured
-    scalars: dict[str, float]
-    step: int
 
 
 class HiddenStateMonitor(pl.Callback):
@@ -161,7 +144,7 @@ class HiddenStateMonitor(pl.Callback):
         self.dashboard, self.logdir, self.max_samples, self.loop_steps = dashboard, logdir, max_samples, loop_steps
         self.dtype, self.seed, self.queue_size, self.max_wait = dtype, seed, queue_size, max_wait
         self.strict, self.verbose, self.storage_options = strict, verbose, storage_options
-        self._key = _identity(probe, layers, every, record, extract, logdir, max_samples, max_units, max_steps, seed)
+        self._key = identity(probe, layers, every, record, extract, logdir, max_samples, max_units, max_steps, seed)
         self._loaded: dict[str, Any] = {}
         self._forget()
 
@@ -171,9 +154,7 @@ class HiddenStateMonitor(pl.Callback):
         self._built = False  # whether the first process has a recorder, or has failed to make one
         self._session: Session | None = None
         self._page: PageProcess | None = None
-        self._pending: _Pending | None = None
-        self._submitted: tuple[float, dict[str, float]] | None = None
-        self._late: set[str] = set()
+        self._outbox: Outbox | None = None
         self._scalars: dict[str, float] = {}
         self._name = self._prefix = RUN_FOLDER
         self._location: str | None = None
@@ -200,8 +181,8 @@ class HiddenStateMonitor(pl.Callback):
         if stage != "fit":
             return
         self._forget()
-        others = [callback for callback in all_callbacks(trainer) if isinstance(callback, HiddenStateMonitor)]
-        self._prefix = numbered(others.index(self) + 1 if self in others else 1)
+        monitors = _monitors_of(trainer)
+        self._prefix = numbered(monitors.index(self) + 1 if self in monitors else 1)
         refuse_sharded_models(trainer)
         if builds_layers_late(pl_module):
             return
@@ -228,9 +209,11 @@ class HiddenStateMonitor(pl.Callback):
         self._on_rank_zero(trainer, lambda: self._open(trainer, pl_module, logdir, start))
         self._step = trainer.global_step
         self._capture(trainer, start)
-        with self._shielded(start):
-            self._submit_first(start)
-        self._start_page(logdir)
+        if self._outbox is not None:
+            with self._shielded(start):
+                self._outbox.send_first()
+        if self._session is not None and self.dashboard:
+            self._page = start_page(logdir, stay=self.dashboard == "stay", strict=self.strict)
 
     def _build_recorder(self, trainer: pl.Trainer, module: pl.LightningModule, context: _Precision) -> None:
         source = self.probe
@@ -262,18 +245,19 @@ class HiddenStateMonitor(pl.Callback):
 
     def _open(self, trainer: pl.Trainer, module: pl.LightningModule, logdir: str, start: float) -> None:
         assert self._recorder is not None
-        others = (callback for callback in all_callbacks(trainer) if isinstance(callback, HiddenStateMonitor))
-        taken = {callback._name for callback in others if callback._session is not None}
+        taken = {monitor._name for monitor in _monitors_of(trainer) if monitor._session is not None}
+        earlier = (str(self._loaded.get("name", self._prefix)), RUN_FOLDER) if start > UNTRAINED else ()
         label_names = self.label_names or names_of_classes(trainer, module, self.probe)
         try:
-            name = self._name_of_run(logdir, taken, resumed=start > UNTRAINED)
+            name = name_of_run(logdir, taken, earlier=earlier, storage_options=self.storage_options)
             self._session = self._opened(name, logdir, start, type(module).__name__, label_names)
         except RunFormatError as error:
             if self.strict:
                 raise
-            name = self._fresh_name(logdir, taken)
+            name = name_of_run(logdir, taken, storage_options=self.storage_options)
             self._session = self._opened(name, logdir, start, type(module).__name__, label_names)
             warnings.warn(f"hiddenscope: {error}; a new run begins in {self._location}", RecordingWarning, stacklevel=2)
+        self._outbox = Outbox(self._session)
         self._name = name
         self._loaded = {"logdir": logdir, "name": name}
         if self.verbose:
@@ -297,37 +281,6 @@ class HiddenStateMonitor(pl.Callback):
             storage_options=self.storage_options,
         )
 
-    def _name_of_run(self, logdir: str, taken: set[str], *, resumed: bool) -> str:
-        """On resume the folder that has the run, if it is there; else one that is free."""
-        for name in (str(self._loaded.get("name", self._prefix)), RUN_FOLDER) if resumed else ():
-            if name not in taken and holds_run(run_location(logdir, name), self.storage_options):
-                return name
-        return self._fresh_name(logdir, taken)
-
-    def _fresh_name(self, logdir: str, taken: set[str]) -> str:
-        return fresh_name(logdir, taken, storage_options=self.storage_options)
-
-    def _submit_first(self, start: float) -> None:
-        """The untrained network; or the resumed one, where the run does not have that epoch already."""
-        if self._session is None or self._pending is None:
-            return
-        if not any(math.isclose(start, epoch, abs_tol=1e-9) for epoch in self._session.epochs):
-            known = {**self._pending.scalars, STEP: float(self._pending.step)}
-            self._session.submit(start, self._pending.captured, known)
-        self._pending = None
-
-    def _start_page(self, logdir: str) -> None:
-        if self._session is None or not self.dashboard:
-            return
-        try:
-            self._page = PageProcess(logdir, port=free_port(), stay=self.dashboard == "stay")
-        except OSError as error:
-            if self.strict:
-                raise
-            self._warn_of_page(f"cannot be started ({error})")
-        else:
-            print(f"hiddenscope: watch at {self._page.address}", flush=True)
-
     # During the training
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -346,7 +299,8 @@ class HiddenStateMonitor(pl.Callback):
             return
         self._capture(trainer, trainer.current_epoch - 1 + (batch_idx + 1) / batches_per_epoch(trainer))
         self._settle(trainer)
-        self._submitted = None  # what the epoch's end will say is not of this moment
+        if self._outbox is not None:
+            self._outbox.forget_last()  # what the epoch's end will say is not of this moment
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the scalars with the validation at the end of an epoch: early stopping may look for them there."""
@@ -358,7 +312,7 @@ class HiddenStateMonitor(pl.Callback):
         self._look(trainer, pl_module)
         self._settle(trainer)
         self._due_at_end = False
-        self._watch_page()
+        self._page = watched(self._page)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """As at the start of an epoch, for the last one."""
@@ -392,51 +346,21 @@ class HiddenStateMonitor(pl.Callback):
             if self._session is not None:
                 captured = self._session.capture(to_record=to_record)
                 named = {f"{self._prefix}/{name}": value for name, value in captured.scalars.items()}
-                self._pending = _Pending(epoch, captured, named, logged_step(trainer)) if to_record else None
+                if to_record and self._outbox is not None:
+                    self._outbox.put(Record(epoch, captured, named, logged_step(trainer)))
         if trainer.world_size > 1:
             named = trainer.strategy.broadcast(named)
         self._scalars = named
 
     def _settle(self, trainer: pl.Trainer) -> None:
-        """Hand the pending record to the writer, with the metrics as they are now; else amend the last one's."""
-        if is_dry_run(trainer):
-            return
-        metrics = metrics_of(trainer)
-        if self._pending is not None:
-            self._submit_pending(metrics)
-        elif self._submitted is not None and self._session is not None:
-            epoch, known = self._submitted
-            late = {name: value for name, value in metrics.items() if not _same(value, known.get(name))}
-            self._session.amend(epoch, late)
-            self._late.update(late)
-            self._submitted = None
+        """Send off the record that waits, or what has become known since of the last one."""
+        if not is_dry_run(trainer):
+            self._send(metrics_of(trainer))
 
-    def _submit_pending(self, metrics: Mapping[str, float]) -> None:
-        pending, self._pending = self._pending, None
-        if pending is None or self._session is None:
-            return
-        with self._shielded(pending.epoch):
-            # What is logged after us still has its value of the epoch before.
-            known = {name: value for name, value in metrics.items() if name not in self._late}
-            known |= {**pending.scalars, STEP: float(pending.step)}
-            self._session.submit(pending.epoch, pending.captured, known)
-            self._submitted = (pending.epoch, known)
-
-    def _watch_page(self) -> None:
-        """Say once that the page is gone, if it is."""
-        death = None if self._page is None else self._page.death()
-        if self._page is not None and death is not None:
-            self._page.stop()
-            self._page = None
-            self._warn_of_page(f"has ended ({death})")
-
-    def _warn_of_page(self, fate: str) -> None:
-        warnings.warn(
-            f"hiddenscope: the live page {fate}; recording goes on. "
-            f"Start it with: hiddenscope dashboard {shortened(str(self._loaded['logdir']))}",
-            RecordingWarning,
-            stacklevel=3,
-        )
+    def _send(self, metrics: Mapping[str, float]) -> None:
+        if self._outbox is not None:
+            with self._shielded(self._outbox.waits):
+                self._outbox.settle(metrics)
 
     # After the training, however it ends
 
@@ -447,7 +371,7 @@ class HiddenStateMonitor(pl.Callback):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """The only hook that runs when the training fails or is interrupted: write what there is."""
-        self._submit_pending({})
+        self._send({})
         self._close("interrupted")
 
     def _close(self, status: str) -> None:
@@ -463,7 +387,7 @@ class HiddenStateMonitor(pl.Callback):
             self._session.raise_failure()
             if not ended:
                 raise TimeoutError(f"the disk has not answered for {CLOSING_PATIENCE:g} s")
-        self._session = None
+        self._session = self._outbox = None
 
     def state_dict(self) -> dict[str, Any]:
         """Which folder holds the run, so that a resumed training finds it."""
@@ -484,8 +408,7 @@ class HiddenStateMonitor(pl.Callback):
             self._turn_off(error, epoch)
 
     def _turn_off(self, error: Exception, epoch: float | None) -> None:
-        session, self._session = self._session, None
-        self._pending = None
+        session, self._session, self._outbox = self._session, None, None
         lost = epoch_in_words(UNTRAINED if epoch is None else epoch)
         if session is not None:
             lost = session.first_lost(epoch)
@@ -516,24 +439,5 @@ class HiddenStateMonitor(pl.Callback):
             raise failure
 
 
-def _same(value: float, known: float | None) -> bool:
-    return known is not None and (value == known or (math.isnan(value) and math.isnan(known)))
-
-
-def _identity(*options: Any) -> str:
-    """A short digest of options that is the same in every process."""
-    return hashlib.sha256("; ".join(map(_plain, options)).encode()).hexdigest()[:8]
-
-
-def _plain(option: Any) -> str:
-    if option is None or isinstance(option, (str, int, float)):
-        return repr(option)
-    if isinstance(option, Mapping):
-        return repr(sorted(option))
-    if callable(option) and not isinstance(option, torch.Tensor):
-        return str(getattr(option, "__qualname__", type(option).__qualname__))
-    if isinstance(option, torch.Tensor) or any(True for _ in tensors_of(option)):
-        return probe_of_batches([option]).fingerprint
-    if isinstance(option, Sequence):
-        return repr(list(option))
-    return type(option).__qualname__
+def _monitors_of(trainer: pl.Trainer) -> list[HiddenStateMonitor]:
+    return [callback for callback in all_callbacks(trainer) if isinstance(callback, HiddenStateMonitor)]

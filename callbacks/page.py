@@ -9,6 +9,10 @@ import socket
 import subprocess
 import sys
 import tempfile
+import warnings
+
+from hiddenscope.callbacks.folders import shortened
+from hiddenscope.errors import RecordingWarning
 
 FIRST_PORT = 8050
 _TRIES = 100
@@ -25,7 +29,7 @@ class PageProcess:
     """
 
     def __init__(self, logdir: str, *, port: int, stay: bool = False) -> None:
-        self.port = port
+        self.logdir = logdir
         self.address = f"http://127.0.0.1:{port}"
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed by stop
         command = [sys.executable, "-m", "hiddenscope", "dashboard", logdir, "--port", str(port)]
@@ -69,6 +73,45 @@ class PageProcess:
         if self._process.stdin is not None:
             self._process.stdin.close()
         self._errors.close()
+
+
+def start_page(logdir: str, *, stay: bool, strict: bool) -> PageProcess | None:
+    """Serve the live page and say where.
+
+    Returns:
+        None, after a warning, where it cannot be started.
+
+    Raises:
+        OSError: with ``strict``, instead of the warning.
+    """
+    try:
+        page = PageProcess(logdir, port=free_port(), stay=stay)
+    except OSError as error:
+        if strict:
+            raise
+        _warn(logdir, f"cannot be started ({error})")
+        return None
+    print(f"hiddenscope: watch at {page.address}", flush=True)
+    return page
+
+
+def watched(page: PageProcess | None) -> PageProcess | None:
+    """The page while it lives; None once it is gone, which is said then."""
+    death = None if page is None else page.death()
+    if page is None or death is None:
+        return page
+    page.stop()
+    _warn(page.logdir, f"has ended ({death})")
+    return None
+
+
+def _warn(logdir: str, fate: str) -> None:
+    warnings.warn(
+        f"hiddenscope: the live page {fate}; recording goes on. "
+        f"Start it with: hiddenscope dashboard {shortened(logdir)}",
+        RecordingWarning,
+        stacklevel=3,
+    )
 
 
 def free_port(first: int = FIRST_PORT) -> int:
