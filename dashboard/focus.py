@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 
 from hiddenscope.analyses.activations import ACTIVATION_DIMS, activation_thresholds, active_periods
-from hiddenscope.analyses.expected_response import events_of, run_responses, salient_units
+from hiddenscope.analyses.expected_response import salient_units
+from hiddenscope.dashboard.answering import events_in, place, responses_at
 from hiddenscope.dashboard.remembered import remembered
 from hiddenscope.run import Run
 
@@ -120,7 +121,7 @@ def nodes_of(focus: Focus, run: Run, layer: str, epoch: float) -> tuple[list[Nod
 
 def active_nodes(run: Run, layer: str, epoch: float, sample: int, period: tuple[int, int] | None = None) -> list[Node]:
     """The highly active periods of all units in one sequence, or the parts of them that lie within a period of it."""
-    key = ("periods", run.path, run.version, layer, epoch, sample)
+    key = ("periods", *place(run, layer, epoch), sample)
     periods = remembered(key, lambda: _periods(run, layer, epoch, sample))
     first, last = period or (0, np.inf)
     inside = periods[(periods["end"] >= first) & (periods["start"] <= last)]
@@ -132,7 +133,7 @@ def active_nodes(run: Run, layer: str, epoch: float, sample: int, period: tuple[
 
 def words_of(run: Run, layer: str, sample: int) -> list[str] | None:
     """The word at each recorded step of a sequence, "" where there is none; None where inputs are no words."""
-    events = remembered(("events", run.path, run.version, layer), lambda: events_of(run, layer))
+    events = events_in(run, layer)
     if events is None or events.kind not in ("token", "symbol") or not 0 <= sample < len(events.words):
         return None
     return [events.names[code] if code >= 0 else "" for code in events.words[sample, :, 0].tolist()]
@@ -140,7 +141,7 @@ def words_of(run: Run, layer: str, sample: int) -> list[str] | None:
 
 def place_of_word(run: Run, layer: str, words: Sequence[str]) -> tuple[int, int] | None:
     """The first sequence, and the step in it, at which the last of some words stands; None where none does."""
-    events = remembered(("events", run.path, run.version, layer), lambda: events_of(run, layer))
+    events = events_in(run, layer)
     if not words or events is None or events.kind not in ("token", "symbol") or words[-1] not in events.names:
         return None
     found = np.argwhere(events.words[..., 0] == events.names.index(words[-1]))
@@ -151,8 +152,7 @@ def place_of_word(run: Run, layer: str, words: Sequence[str]) -> tuple[int, int]
 
 
 def _nodes_of_word(word: str, run: Run, layer: str, epoch: float) -> tuple[list[Node], str]:
-    key = ("responses", run.path, run.version, layer, epoch)
-    responses = remembered(key, lambda: run_responses(run, layer, epoch=epoch))
+    responses = responses_at(run, layer, epoch)
     if responses is None or word not in (names := responses["name"].values.tolist()):
         return [], f"\u201c{word}\u201d is not among the words of this run"
     moved = salient_units(responses, responses["word"].values[names.index(word)], count=MOVED)
@@ -166,7 +166,7 @@ def _nodes_of_word(word: str, run: Run, layer: str, epoch: float) -> tuple[list[
 
 def _periods(run: Run, layer: str, epoch: float, sample: int) -> pd.DataFrame:
     states = run.trace(layer, epochs=[epoch]).isel(epoch=0).transpose(*ACTIVATION_DIMS)
-    thresholds = remembered(("thresholds", run.path, run.version, layer, epoch), lambda: activation_thresholds(states))
+    thresholds = remembered(("thresholds", *place(run, layer, epoch)), lambda: activation_thresholds(states))
     found = active_periods(states.isel(sample=[sample]), thresholds)
     steps = states["step"].values
     return found.assign(**{name: steps[found[name].to_numpy(np.intp)] for name in ("start", "end")})

@@ -6,10 +6,11 @@ import json
 import time
 from typing import Any
 
-from dash import ClientsideFunction, Dash, Input, Output, State
+from dash import Dash, Input, Output, State
 from dash_ag_grid import AgGrid
 
 from hiddenscope.dashboard import words
+from hiddenscope.dashboard.clientside import browser_of
 from hiddenscope.dashboard.library import Library
 from hiddenscope.run import RunInfo
 
@@ -120,11 +121,7 @@ def status(info: RunInfo) -> str:
 
 def connect(app: Dash) -> None:
     """Register what the browser does when a run is ticked, or its name is clicked."""
-
-    def browser(function: str, *arguments: Any, **options: Any) -> None:
-        clientside: Any = app.clientside_callback
-        clientside(ClientsideFunction("hiddenscope", function), *arguments, **options)
-
+    browser = browser_of(app)
     browser(
         "runClicked",
         Output("run", "value", allow_duplicate=True),

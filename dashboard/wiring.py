@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from dash import ClientsideFunction, Dash, Input, Output, State
+from dash import Dash, Input, Output, State
+
+from hiddenscope.dashboard.clientside import browser_of
 
 
 def connect_browser(app: Dash) -> None:
     """Register the callbacks that need no server."""
-
-    def browser(function: str, *arguments: Any, **options: Any) -> None:
-        clientside: Any = app.clientside_callback
-        clientside(ClientsideFunction("hiddenscope", function), *arguments, **options)
-
+    browser = browser_of(app)
     browser(
         "picture",
         Output("picture", "figure"),

@@ -192,7 +192,7 @@ def _compare(context: Context, logs: Mapping[str, xr.Dataset]) -> None:
     from hiddenscope.analyses.studies import make
     from hiddenscope.dashboard.figures.rnnvis import rnnvis
     from hiddenscope.dashboard.figures.rnnvis_detail import co_cluster_agreement
-    from hiddenscope.dashboard.panels.rnnvis import sentence_figures
+    from hiddenscope.dashboard.panels.rnnvis_sentence import sentence_figures
     from hiddenscope.results import ResultStore
     from hiddenscope.run import open_run
 

@@ -159,7 +159,7 @@ def _look(context: Context, folder: Path) -> None:
     from hiddenscope.analyses.studies import make
     from hiddenscope.dashboard.figures.rnnvis import rnnvis
     from hiddenscope.dashboard.figures.rnnvis_detail import co_cluster_agreement
-    from hiddenscope.dashboard.panels.rnnvis import sentence_figures
+    from hiddenscope.dashboard.panels.rnnvis_sentence import sentence_figures
     from hiddenscope.results import ResultStore
     from hiddenscope.run import open_run
 

@@ -7,21 +7,13 @@ import pytest
 
 from hiddenscope.analyses.cocluster import COCLUSTER, study_co_clusters
 from hiddenscope.analyses.studies import make
+from hiddenscope.dashboard.answering import CHOSEN, KEPT, clusters_at, responses_at
 from hiddenscope.dashboard.app import create_app
 from hiddenscope.dashboard.focus import Focus
 from hiddenscope.dashboard.library import Library
 from hiddenscope.dashboard.panels.panel import Scene
-from hiddenscope.dashboard.panels.rnnvis import (
-    CHOSEN,
-    KEPT,
-    PANEL,
-    clusters_at,
-    draw,
-    responses_at,
-    sentence_figures,
-    states_of_sample,
-    states_of_text,
-)
+from hiddenscope.dashboard.panels.rnnvis import PANEL, draw
+from hiddenscope.dashboard.panels.rnnvis_sentence import sentence_figures, states_of_sample, states_of_text
 from hiddenscope.results import ResultStore
 from hiddenscope.run import open_run
 from test_worker import record as record_states

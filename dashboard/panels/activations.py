@@ -33,6 +33,7 @@ from hiddenscope.dashboard.figures.activations import (
 from hiddenscope.dashboard.figures.template import epoch_text, message
 from hiddenscope.dashboard.focus import NOTHING, Focus, focus_of, place_of_word, words_of
 from hiddenscope.dashboard.library import Library
+from hiddenscope.dashboard.panels.graph import graph
 from hiddenscope.dashboard.panels.panel import Panel, Scene
 from hiddenscope.errors import HiddenscopeError
 from hiddenscope.run import Run
@@ -88,7 +89,7 @@ def draw(scene: Scene) -> list[Any]:
     """The sequence with the strongest period first; patterns, their course and the table of periods below."""
     look = look_at(scene)
     if look is None:
-        return [_graph("activations-none", message("no unit of this layer varies yet", dark=scene.dark), 300)]
+        return [graph("activations-none", message("no unit of this layer varies yet", dark=scene.dark), 300)]
     strongest = top_periods(look.found.periods)
     place, step = first_look(look, strongest, scene.focus)
     told = {"run": scene.view.name, "layer": look.layer, "epoch": look.epoch, "unit": str(look.found.unit)}
@@ -123,10 +124,10 @@ def draw(scene: Scene) -> list[Any]:
         html.Div(sequence_view(look, place, step, scene.focus), id={"type": "activations-view", "name": NAME}),
         _tiles(
             [
-                _graph(
+                graph(
                     "activations-gallery", gallery(look.found.patterns, reason=look.found.reason, dark=look.dark), 420
                 ),
-                _graph(
+                graph(
                     {"type": "panel-epochs", "name": "activations-course"},
                     course(scene.results.get(NAME), picked=[str(look.found.unit)], dark=look.dark),
                     420,
@@ -135,7 +136,7 @@ def draw(scene: Scene) -> list[Any]:
         ),
         _tiles(
             [
-                _graph("activations-kept", perturbation_view(look), 340),
+                graph("activations-kept", perturbation_view(look), 340),
                 period_table(look, strongest, names),
             ],
             "minmax(0, 2fr) minmax(0, 3fr)",
@@ -273,8 +274,8 @@ def sequence_view(look: Look, place: int, step: int | None, focus: Focus = NOTHI
     return [
         _tiles(
             [
-                _graph({"type": "activations-sequence", "name": NAME}, figure, height),
-                _graph({"type": "panel-units", "name": "activations-map"}, picture, height),
+                graph({"type": "activations-sequence", "name": NAME}, figure, height),
+                graph({"type": "panel-units", "name": "activations-map"}, picture, height),
             ],
             "minmax(0, 5fr) minmax(0, 4fr)",
         )
@@ -466,11 +467,6 @@ def _wanted(source: str, sample: object, cell: object, click: object, rows: obje
 def _tiles(children: list[Any], columns: str = "repeat(auto-fit, minmax(min(520px, 100%), 1fr))") -> html.Div:
     style = {"display": "grid", "gridTemplateColumns": columns, "gap": "12px"}
     return html.Div(children, style=style)
-
-
-def _graph(name: str | dict[str, str], figure: go.Figure, height: int) -> dcc.Graph:
-    config: Any = {"displaylogo": False, "responsive": True}
-    return dcc.Graph(id=name, figure=figure, config=config, style={"height": height, "minWidth": 0})
 
 
 PANEL = Panel(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dash import dcc, html
+from dash import html
 
 from hiddenscope.dashboard.figures.analyses import (
     checks,
@@ -12,6 +12,7 @@ from hiddenscope.dashboard.figures.analyses import (
     phase_timeline,
     step_ablation,
 )
+from hiddenscope.dashboard.panels.graph import graph
 from hiddenscope.dashboard.panels.panel import Panel, Scene
 
 SHADES = "Shaded: green, the curve rises (processing); orange, it falls (compression), both beyond what noise does."
@@ -29,26 +30,22 @@ def draw(scene: Scene) -> list[Any]:
     others = results.get("entropies_by_method")
     which = WHICH.get(scene.options.get("entropy", ""), "intra")
     lower = [
-        _graph("ablation", step_ablation(ablation, dark=scene.dark), 420 if ablation is not None else 100),
-        _graph(
+        graph("ablation", step_ablation(ablation, dark=scene.dark), 420 if ablation is not None else 100),
+        graph(
             {"type": "panel-epochs", "name": "by-embedding"},
             entropies_by_embedding(others, which=which, dark=scene.dark),
             420 if others is not None else 100,
         ),
     ]
     tiles = [
-        _graph({"type": "panel-epochs", "name": "phases"}, timeline, 560),
-        _graph({"type": "panel-epochs", "name": "checks"}, maps, 560),
+        graph({"type": "panel-epochs", "name": "phases"}, timeline, 560),
+        graph({"type": "panel-epochs", "name": "checks"}, maps, 560),
     ]
     return [
         html.Div(SHADES, className="card-foot"),
         html.Div(tiles, className="pod-tiles"),
         html.Div(lower, className="pod-tiles"),
     ]
-
-
-def _graph(name: str | dict[str, str], figure: Any, height: int) -> Any:
-    return dcc.Graph(id=name, figure=figure, style={"height": f"{height}px"}, config={"displaylogo": False})
 
 
 PANEL = Panel(

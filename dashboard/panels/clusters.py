@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from dash import dcc, html
+from dash import html
 
 from hiddenscope.dashboard.figures.analyses import cluster_trajectories, confusion_matrices, unit_importance
+from hiddenscope.dashboard.panels.graph import graph
 from hiddenscope.dashboard.panels.panel import Panel, Scene
 
 MODES = {"in the recurrence": "recurrence", "in the readout only": "readout"}
@@ -20,9 +21,9 @@ def draw(scene: Scene) -> list[Any]:
     part = scene.options.get("data")
     matrices = confusion_matrices(silencing, part=part, mode=mode, class_names=scene.view.class_names, dark=scene.dark)
     tiles = [
-        _graph({"type": "panel-units", "name": "clusters"}, cluster_trajectories(
+        graph({"type": "panel-units", "name": "clusters"}, cluster_trajectories(
             clusters, picked=scene.units, dark=scene.dark), 340),
-        _graph({"type": "panel-units", "name": "importance"}, unit_importance(
+        graph({"type": "panel-units", "name": "importance"}, unit_importance(
             silencing, part=part, picked=scene.units, dark=scene.dark), 340),
     ]  # fmt: skip
     body: list[Any] = [html.Div(tiles, className="pod-tiles")]
@@ -31,12 +32,8 @@ def draw(scene: Scene) -> list[Any]:
         shown = part if part in there else there[-1]
         told = f"Shown: {shown} data, of {', '.join(there)}. Rows are true classes, columns what they are taken for."
         body.append(html.Div(told, className="card-foot"))
-    body.append(_graph("confusions", matrices, 420 if silencing is not None else 120))
+    body.append(graph("confusions", matrices, 420 if silencing is not None else 120))
     return body
-
-
-def _graph(name: str | dict[str, str], figure: Any, height: int) -> Any:
-    return dcc.Graph(id=name, figure=figure, style={"height": f"{height}px"}, config={"displaylogo": False})
 
 
 PANEL = Panel(

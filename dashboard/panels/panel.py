@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import xarray as xr
 from dash import Dash
 
@@ -79,3 +81,14 @@ def number_of(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e300:
         return None
     return float(value)
+
+
+def epoch_at(epochs: npt.ArrayLike, cursor: float | None) -> float:
+    """The epoch that is shown for a cursor: the last that is not past it, or else the first; the newest without one.
+
+    >>> epoch_at([-1, 4, 9], 6.5), epoch_at([-1, 4, 9], None), epoch_at([4, 9], 0)
+    (4.0, 9.0, 4.0)
+    """
+    there = np.asarray(epochs, dtype=np.float64)
+    before = there if cursor is None else there[there <= cursor]
+    return float(before[-1] if len(before) else there[0])

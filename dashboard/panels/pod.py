@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import plotly.graph_objects as go
 import xarray as xr
-from dash import dcc, html
+from dash import html
 
 from hiddenscope.dashboard.figures.pod import Paths, modes, scree, trajectories
 from hiddenscope.dashboard.figures.pod_course import progress, segmentation_strip
 from hiddenscope.dashboard.figures.template import epoch_text, message
+from hiddenscope.dashboard.panels.graph import graph
 from hiddenscope.dashboard.panels.panel import Panel, Scene
 
 OWN = "own, turned to the epoch before"
@@ -34,7 +35,7 @@ def draw(scene: Scene) -> list[Any]:
     course = progress(found, classes, scene.view.metrics, epoch=scene.epoch, dark=scene.dark)
     if found is None or not found.sizes["epoch"]:
         waiting = message(_NO_MODES, dark=scene.dark)
-        tiles = [_graph("pod-paths", waiting, 430), _graph({"type": "panel-epochs", "name": "pod-course"}, course, 430)]
+        tiles = [graph("pod-paths", waiting, 430), graph({"type": "panel-epochs", "name": "pod-course"}, course, 430)]
         return [html.Div(tiles, className="pod-tiles")]
     at = newest_at(found, scene.epoch)
     paths, spatial, labels = projected(scene, found, at)
@@ -54,17 +55,17 @@ def draw(scene: Scene) -> list[Any]:
     share = scree(found["energy"], dimension=found["dimension"], epoch=scene.epoch, dark=scene.dark)
     bars = modes(spatial, paths, labels, class_names=names, picked=scene.units, dark=scene.dark)
     tiles = [
-        _graph("pod-paths", picture, 430),
-        _graph({"type": "panel-epochs", "name": "pod-course"}, course, 430),
-        _graph("pod-scree", share, 340),
-        _graph({"type": "panel-units", "name": "pod-modes"}, bars, 340),
+        graph("pod-paths", picture, 430),
+        graph({"type": "panel-epochs", "name": "pod-course"}, course, 430),
+        graph("pod-scree", share, 340),
+        graph({"type": "panel-units", "name": "pod-modes"}, bars, 340),
     ]
     body: list[Any] = [
         html.Div(caption(found, classes, at), className="card-foot"),
         html.Div(tiles, className="pod-tiles"),
     ]
     if segments is not None:
-        body.append(_graph("pod-segments", _strip(segments, dark=scene.dark), 260))
+        body.append(graph("pod-segments", _strip(segments, dark=scene.dark), 260))
     return body
 
 
@@ -140,11 +141,6 @@ def _strip(found: xr.Dataset, *, dark: bool) -> go.Figure:
         errors=found["error"].values if "error" in found else None,
         dark=dark,
     )
-
-
-def _graph(name: str | dict[str, str], figure: go.Figure, height: int) -> dcc.Graph:
-    config: Any = {"displaylogo": False, "responsive": True}
-    return dcc.Graph(id=name, figure=figure, config=config, style={"height": height})
 
 
 PANEL = Panel(

@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 import xarray as xr
-from dash import dcc, html
+from dash import html
 
 from hiddenscope.analyses.response_study import METHOD, REFERENCE, REMOVAL, newest_numbers
 from hiddenscope.dashboard.figures.removal import importance_against, removal
 from hiddenscope.dashboard.figures.responses import bode, extremes, over_epochs, step_map, unit_bars
 from hiddenscope.dashboard.figures.template import epoch_text, message
-from hiddenscope.dashboard.panels.panel import Panel, Scene
+from hiddenscope.dashboard.panels.graph import graph
+from hiddenscope.dashboard.panels.panel import Panel, Scene, epoch_at
 
 _VIEWS = ("overview", "every unit", "removal")
 _READINGS = ("in-network", "isolated")
@@ -29,19 +29,20 @@ def draw(scene: Scene) -> list[Any]:
     if view == "removal":
         return _removal(scene.results.get(REMOVAL), dark=scene.dark)
     if result is None:
-        return [_graph("responses-none", message("drawn as soon as the responses are computed", dark=scene.dark))]
+        waiting = message("drawn as soon as the responses are computed", dark=scene.dark)
+        return [graph("responses-none", waiting, _HEIGHT)]
     if view == "every unit":
         numbers = newest_numbers(result)
         ranks = xr.Dataset({"rank": result["rank"], "combined": result["combined_rank"]})
         figure = unit_bars(numbers, ranks, selected=list(scene.units), dark=scene.dark)
         about = _about(result, float(result["epoch"].values[-1]))
-        return [about, _graph({"type": "panel-units", "name": "responses-bars"}, figure, height=820)]
+        return [about, graph({"type": "panel-units", "name": "responses-bars"}, figure, 820)]
     return [_overview(scene, result)]
 
 
 def _overview(scene: Scene, result: xr.Dataset) -> html.Div:
     newest = float(result["epoch"].values[-1])
-    epoch = _nearest(result, scene.epoch)
+    epoch = epoch_at(result["epoch"].values, scene.epoch)
     reading = scene.options.get("reading", _READINGS[0])
     if reading not in result["reading"].values:
         reading = str(result["reading"].values[0])
@@ -61,19 +62,19 @@ def _overview(scene: Scene, result: xr.Dataset) -> html.Div:
         dark=scene.dark,
     )
     figures = [
-        _graph(
+        graph(
             {"type": "panel-epochs", "name": "responses-epochs"},
             over_epochs(result, scene.view.metrics, period=REFERENCE, dark=scene.dark),
-            height=2 * _HEIGHT,
-            rows=2,
+            2 * _HEIGHT,
+            gridRow="span 2",
         ),
-        _graph({"type": "panel-units", "name": "responses-map"}, step_map(answers, settling, dark=scene.dark)),
-        _graph({"type": "panel-units", "name": "responses-bode"}, frequency),
-        _graph(
+        graph({"type": "panel-units", "name": "responses-map"}, step_map(answers, settling, dark=scene.dark), _HEIGHT),
+        graph({"type": "panel-units", "name": "responses-bode"}, frequency, _HEIGHT),
+        graph(
             {"type": "panel-units", "name": "responses-extremes"},
             extremes(answers, settling, overshoot, dark=scene.dark),
-            wide=True,
-            height=300 if np.isfinite(settling.values).any() else 90,
+            300 if np.isfinite(settling.values).any() else 90,
+            gridColumn="1 / -1",
         ),
     ]
     grid = {"display": "grid", "gridTemplateColumns": "repeat(2, minmax(0, 1fr))", "gap": "6px 14px"}
@@ -83,7 +84,7 @@ def _overview(scene: Scene, result: xr.Dataset) -> html.Div:
 def _removal(result: xr.Dataset | None, *, dark: bool) -> list[Any]:
     if result is None:
         text = "Removing units takes the model itself: hiddenscope analyze RUN --model MODULE:CLASS, or hs.analyze"
-        return [_graph("responses-removal-none", message(text, dark=dark))]
+        return [graph("responses-removal-none", message(text, dark=dark), _HEIGHT)]
     quantity = str(result.attrs.get("quantity", "score"))
     names = [str(name) for name in result["metric"].values if name in result]
     correlation = dict(zip(result["metric"].values.tolist(), result["correlation"].values.tolist(), strict=True))
@@ -96,18 +97,9 @@ def _removal(result: xr.Dataset | None, *, dark: bool) -> list[Any]:
         dark=dark,
     )
     return [
-        _graph("responses-removal", removal(result, quantity=quantity, dark=dark), height=560),
-        _graph({"type": "panel-units", "name": "responses-importance"}, against, height=440),
+        graph("responses-removal", removal(result, quantity=quantity, dark=dark), 560),
+        graph({"type": "panel-units", "name": "responses-importance"}, against, 440),
     ]
-
-
-def _nearest(result: xr.Dataset, epoch: float | None) -> float:
-    """The characterized epoch that is shown: the last that is not past the cursor."""
-    epochs = result["epoch"].values.astype(float)
-    if epoch is None:
-        return float(epochs[-1])
-    before = epochs[epochs <= epoch]
-    return float(before[-1] if before.size else epochs[0])
 
 
 def _about(result: xr.Dataset, epoch: float) -> html.P:
@@ -124,19 +116,6 @@ def _about(result: xr.Dataset, epoch: float) -> html.P:
         f"Driven: {driven}. State {state}, epoch {epoch_text(epoch)}, settled within {band:.0%} of the change.{unclear}"
     )
     return html.P(text, className="card-foot")
-
-
-def _graph(
-    name: str | Mapping[str, str], figure: go.Figure, *, height: int = _HEIGHT, rows: int = 1, wide: bool = False
-) -> dcc.Graph:
-    style: dict[str, Any] = {"height": f"{height}px", "minWidth": 0}
-    if rows > 1:
-        style["gridRow"] = f"span {rows}"
-    if wide:
-        style["gridColumn"] = "1 / -1"
-    config: Any = {"displaylogo": False, "responsive": True, "displayModeBar": "hover"}
-    identity: Any = name if isinstance(name, str) else dict(name)
-    return dcc.Graph(id=identity, figure=figure, style=style, config=config)
 
 
 _CONTROLS: Mapping[str, tuple[str, Sequence[str]]] = {

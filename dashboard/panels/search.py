@@ -27,6 +27,7 @@ from hiddenscope.dashboard.figures.template import epoch_text, message, theme
 from hiddenscope.dashboard.focus import NOTHING, Focus, focus_of, place_of_word, words_of
 from hiddenscope.dashboard.library import Library
 from hiddenscope.dashboard.panels.activations import sample_name
+from hiddenscope.dashboard.panels.graph import graph
 from hiddenscope.dashboard.panels.panel import Panel, Scene
 from hiddenscope.errors import HiddenscopeError
 from hiddenscope.run import Run
@@ -70,7 +71,7 @@ def draw(scene: Scene) -> list[Any]:
     place = _place(scene.run, scene.view.layer, scene.epoch, dict(scene.options), dark=scene.dark)
     period = picked_period(place, scene.focus) or first_period(place, list(scene.units))
     if period is None:
-        return [_graph("search-none", message("no unit of this layer varies yet", dark=scene.dark), 300)]
+        return [graph("search-none", message("no unit of this layer varies yet", dark=scene.dark), 300)]
     sample, start, end = period
     told = {"run": scene.view.name, "layer": place.layer, "epoch": place.epoch, "dark": place.dark}
     told |= {name: scene.options.get(name, "") for name in PANEL.controls or {}}
@@ -209,8 +210,8 @@ def search_view(
         html.Div(head, className="card-foot"),
         html.Div(
             [
-                _graph({"type": "panel-units", "name": "search-query"}, figure, 560),
-                _graph("search-inputs", inputs, 560),
+                graph({"type": "panel-units", "name": "search-query"}, figure, 560),
+                graph("search-inputs", inputs, 560),
             ],
             style=columns,
         ),
@@ -339,11 +340,6 @@ def connect(app: Dash, library: Library) -> None:
             return Focus("sequence", int(row["place"]), int(row["start"]), int(row["end"]), units, words).told(name)
         except (TypeError, ValueError, KeyError, IndexError, OverflowError):
             return no_update
-
-
-def _graph(name: str | dict[str, str], figure: Any, height: int) -> dcc.Graph:
-    config: Any = {"displaylogo": False, "responsive": True}
-    return dcc.Graph(id=name, figure=figure, config=config, style={"height": height, "minWidth": 0})
 
 
 PANEL = Panel(

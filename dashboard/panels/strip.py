@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dash_mantine_components as dmc
-from dash import ALL, ClientsideFunction, Dash, Input, Output, State, dcc, html, no_update
+from dash import ALL, Dash, Input, Output, State, dcc, html, no_update
 from dash_ag_grid import AgGrid
 
 from hiddenscope.dashboard import journal, listing, words
+from hiddenscope.dashboard.clientside import browser_of
 from hiddenscope.dashboard.focus import focus_of, nodes_of
 from hiddenscope.dashboard.library import Library
 from hiddenscope.dashboard.panels.panel import Panel, Scene, number_of
@@ -243,10 +244,7 @@ def _card(title: str, parts: list[Any]) -> html.Div:
 
 
 def _connect_browser(app: Dash) -> None:
-    def browser(function: str, *arguments: Any, **options: Any) -> None:
-        clientside: Any = app.clientside_callback
-        clientside(ClientsideFunction("hiddenscope", function), *arguments, **options)
-
+    browser = browser_of(app)
     option: dict[str, Any] = {"type": "panel-option", "panel": ALL, "option": ALL}
     heads: dict[str, Any] = {"type": "panel-head", "name": ALL}
     again: dict[str, Any] = {"allow_duplicate": True}

@@ -8,14 +8,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from hiddenscope.dashboard.app import unit_rows
 from hiddenscope.dashboard.focus import NOTHING, Focus, focus_of, nodes_of
 from hiddenscope.dashboard.layout import unit_columns
 from hiddenscope.dashboard.library import Library
 from hiddenscope.dashboard.panels import Panel, all_panels
+from hiddenscope.dashboard.panels.panel import epoch_at
 from hiddenscope.dashboard.panels.strip import ABOUT_UNITS, UNITS
 from hiddenscope.dashboard.showing import figures_of, panel_scene
 from hiddenscope.dashboard.tensorboard.answers import mark, plain
@@ -63,7 +61,7 @@ def panel_json(library: Library | None, query: Mapping[str, str]) -> dict[str, A
         )
         if query.get("seen") == answer["mark"]:
             return answer
-        nodes, said = nodes_of(focus, run, view.layer, _shown(view.epochs, epoch))
+        nodes, said = nodes_of(focus, run, view.layer, epoch_at(view.epochs, epoch))
         answer["picked"] = {"nodes": nodes, "text": said}
         scene = panel_scene(panel, run, view, epoch=epoch, units=units, dark=dark, options=options, focus=focus)
         drawn = [] if scene is None else list(figures_of(panel.draw(scene), dark=dark))
@@ -125,12 +123,6 @@ def _focus(text: str, run: str) -> Focus:
         return focus_of(json.loads(text), run)
     except (ValueError, RecursionError):
         return NOTHING
-
-
-def _shown(epochs: npt.NDArray[np.float64], epoch: float | None) -> float:
-    """The recorded epoch that stands at the cursor."""
-    before = epochs if epoch is None else epochs[epochs <= epoch]
-    return float(before[-1] if len(before) else epochs[0])
 
 
 def _epoch(text: str) -> float | None:
