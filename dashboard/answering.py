@@ -14,6 +14,8 @@ from hiddenscope.run import Run
 
 KEPT = "as they developed"
 CHOSEN = "chosen for this epoch"
+CHOICES = (KEPT, CHOSEN, *map(str, range(2, 21)))
+"""Which co-clusters of an epoch; a number asks for so many."""
 
 
 def events_in(run: Run, layer: str) -> Events | None:
@@ -33,7 +35,7 @@ def clusters_at(run: Run, layer: str, epoch: float, choice: str, study: xr.Datas
         run: the run.
         layer: one of its layers.
         epoch: one of its epochs.
-        choice: `KEPT` for those of the study, `CHOSEN` for as many as this epoch asks for, or a number.
+        choice: of `CHOICES`: those of the study, as many as this epoch asks for, or a number.
         study: the stored study; where it does not cover the epoch, its nearest earlier epoch answers.
     """
     if choice == KEPT and study is not None:

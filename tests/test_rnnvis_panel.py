@@ -156,7 +156,6 @@ def test_whatever_a_browser_sends_is_answered(folder, odd):
             "rnnvis-text.value": odd,
             "rnnvis-sample.value": odd,
             "rnnvis-against.value": odd,
-            "rnnvis-frame.data": odd,
         }
         state = {
             "run.value": run,
@@ -165,8 +164,9 @@ def test_whatever_a_browser_sends_is_answered(folder, odd):
             "dark.data": odd,
             "units.data": odd,
         }
-        answer = post(app, "rnnvis-sentences.children", inputs, state)
-        assert answer.status_code in (200, 204), answer.text
+        for frame in (odd, {"clusters": odd}):
+            answer = post(app, "rnnvis-sentences.children", inputs | {"rnnvis-frame.data": frame}, state)
+            assert answer.status_code in (200, 204), answer.text
     for against, count in (("epoch 1", 2), ("run third", 2), ("epoch nan", 1), ("run nothing", 1)):
         inputs = {
             "rnnvis-text.value": "a good film",
@@ -183,6 +183,24 @@ def test_whatever_a_browser_sends_is_answered(folder, odd):
         }
         answer = post(app, "rnnvis-sentences.children", inputs, state)
         assert len(answer.get_json()["response"]["rnnvis-sentences"]["children"]) == count
+
+
+def test_a_record_within_an_epoch_can_be_seen_beside(tmp_path):
+    record_reader(tmp_path / "a", epochs=(1 / 3, 2 / 3))
+    app = create_app(tmp_path)
+    page = {"run.value": "a", "layer.value": "rnn"}
+    offered = post(app, "rnnvis-against.data", {"rnnvis-frame.data": {}}, page).get_json()["response"]
+    nothing, newest, first = offered["rnnvis-against"]["data"]
+    assert [choice["label"] for choice in (nothing, newest, first)] == ["nothing", "epoch 0.666667", "epoch 0.333333"]
+    inputs = {
+        "rnnvis-text.value": "",
+        "rnnvis-sample.value": 1,
+        "rnnvis-against.value": first["value"],
+        "rnnvis-frame.data": {"clusters": "8"},
+    }
+    state = {**page, "panel-cursor.data": None, "dark.data": False, "units.data": []}
+    answer = post(app, "rnnvis-sentences.children", inputs, state).get_json()["response"]
+    assert len(answer["rnnvis-sentences"]["children"]) == 2
 
 
 def compared(app, focus, step=None, text="", sample=1, units=()):

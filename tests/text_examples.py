@@ -33,13 +33,13 @@ def tokens(samples=24, steps=9, seed=0):
 
 
 def record_reader(folder, *, epochs=3, record=("h", "inputs"), seed=0, tokens_=None, **options):
-    """A run of ``epochs`` records, between which the network moves at random; the run and the network."""
+    """A run of so many records, or at such epochs, between which the network moves; the run and the network."""
     torch.manual_seed(seed)
     model = Reader(**options)
     with hs.record(
         model, tokens() if tokens_ is None else tokens_, folder, record=record, token_names=NAMES, strict=True
     ) as recorder:
-        for epoch in range(epochs):
+        for epoch in range(epochs) if isinstance(epochs, int) else epochs:
             recorder.snapshot(epoch, loss=1.0 / (epoch + 1))
             with torch.no_grad():
                 for parameter in model.parameters():

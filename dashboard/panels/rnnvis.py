@@ -13,7 +13,7 @@ import xarray as xr
 from dash import dcc, html
 
 from hiddenscope.analyses.cocluster import COCLUSTER, UNASSIGNED, CoClusters
-from hiddenscope.dashboard.answering import CHOSEN, KEPT, clusters_at, codes_of, responses_at
+from hiddenscope.dashboard.answering import CHOICES, KEPT, clusters_at, codes_of, responses_at
 from hiddenscope.dashboard.figures.rnnvis import NO_EVENTS, rnnvis
 from hiddenscope.dashboard.figures.rnnvis_detail import co_cluster_agreement, unit_boxes, word_distributions
 from hiddenscope.dashboard.figures.template import epoch_text, message
@@ -82,7 +82,7 @@ PANEL = Panel(
     methods=(METHOD,),
     draw=draw,
     controls={
-        "clusters": ("co-clusters", (KEPT, CHOSEN, *map(str, range(2, 21)))),
+        "clusters": ("co-clusters", CHOICES),
         "links": ("edges", tuple(LINKS)),
         "clip": ("full color at", tuple(CLIPS)),
     },

@@ -8,7 +8,7 @@ import xarray as xr
 from dash import Dash, Input, Output, State, no_update
 
 from hiddenscope.analyses.cocluster import COCLUSTER, CoClusters
-from hiddenscope.dashboard.answering import KEPT, clusters_at, codes_of, responses_at
+from hiddenscope.dashboard.answering import CHOICES, KEPT, clusters_at, codes_of, responses_at
 from hiddenscope.dashboard.clientside import browser_of
 from hiddenscope.dashboard.figures.rnnvis_detail import word_distributions
 from hiddenscope.dashboard.figures.template import epoch_text
@@ -100,7 +100,8 @@ def _read_sentences(app: Dash, library: Library) -> None:
         found = _asked(library, run, layer, epoch)
         if found is None:
             return no_update
-        choice = frame.get("clusters", KEPT) if isinstance(frame, dict) else KEPT
+        wanted = frame.get("clusters") if isinstance(frame, dict) else None
+        choice = wanted if isinstance(wanted, str) and wanted in CHOICES else KEPT
         shown = [_sentence_of(library, str(run), *found, choice)]
         other = _other(library, against, found)
         if other is not None:
@@ -121,9 +122,11 @@ def _offer_others(app: Dash, library: Library) -> None:
         found = _asked(library, run, layer, None)
         if found is None:
             return [NOTHING]
-        epochs = [f"epoch {value:g}" for value in found[0].epochs.tolist()[-_OFFERED:]]
+        newest = found[0].epochs.tolist()[: -_OFFERED - 1 : -1]
+        # The label of an epoch between others is rounded, its value is not.
+        epochs = [{"value": f"epoch {epoch}", "label": f"epoch {epoch:g}"} for epoch in newest]
         runs = [f"run {name}" for name in list(library.runs())[:_OFFERED] if name != run]
-        return [NOTHING, *({"value": each, "label": each} for each in (*epochs[::-1], *runs))]
+        return [NOTHING, *epochs, *({"value": name, "label": name} for name in runs)]
 
 
 def _connect_browser(app: Dash) -> None:
