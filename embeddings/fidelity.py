@@ -10,26 +10,22 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse
 import xarray as xr
-from scipy.sparse.csgraph import dijkstra
 from scipy.stats import rankdata
 
 from hiddenscope.embeddings.compiled import compiled
-from hiddenscope.embeddings.neighbors import nearest_rows, nearest_slices
+from hiddenscope.embeddings.geodesics import distances_between, neighbor_graph, shortest_paths
+from hiddenscope.embeddings.kept_neighbors import Floats, draw, inter_shares, intra_shares
 from hiddenscope.embeddings.nodes import normalize
 from hiddenscope.embeddings.seeds import RandomState, draw_seed
 from hiddenscope.embeddings.threads import ranges, run_blocks
-from hiddenscope.embeddings.unit_rows import Float32Array, UnitRows, unit_rows
-from hiddenscope.trace import FloatArray, as_embedding, as_trace
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+from hiddenscope.embeddings.unit_rows import Float32Array, unit_rows
+from hiddenscope.trace import as_embedding, as_trace
 
 _JACKKNIFE_GROUPS = 10
 
@@ -121,9 +117,9 @@ def neighborhood_preservation(
         )
     rng = np.random.default_rng(draw_seed(random_state))
     inter_k = _meaningful(k, n_slices, "slices")
-    inter = _sampled_mean(*_inter_shares(nodes, positions, inter_k, n_queries, rng)) if inter_k else (math.nan, 0.0)
+    inter = _sampled_mean(*inter_shares(nodes, positions, inter_k, n_queries, rng)) if inter_k else (math.nan, 0.0)
     within = _meaningful(k, n_units, "units") if intra_k is None else intra_k
-    intra = _sampled_mean(*_intra_shares(nodes, positions, within, n_queries, rng)) if within else (math.nan, 0.0)
+    intra = _sampled_mean(*intra_shares(nodes, positions, within, n_queries, rng)) if within else (math.nan, 0.0)
     return NeighborhoodPreservation(
         intra=intra[0],
         inter=inter[0],
@@ -165,7 +161,7 @@ def trustworthiness(
     if 2 * k >= n:
         raise ValueError(f"k must be below half the {n} nodes, got {k}")
     rng = np.random.default_rng(draw_seed(random_state))
-    chosen = _draw(n, n_queries, rng)
+    chosen = draw(n, n_queries, rng)
     penalties = np.empty(len(chosen))
 
     def judge(block: tuple[int, int]) -> None:
@@ -224,35 +220,13 @@ def distance_rank_correlation(
     if against == "nodes":
         one, other = rng.integers(len(shown), size=(2, n_pairs))
         one, other = one[one != other], other[one != other]
-        true = _lengths(rows.values, one, other)
+        true = distances_between(rows.values, one, other)
     else:
         graph = neighbor_graph(rows, intra_knn=intra_knn, inter_knn=inter_knn)
-        one, other, true = _paths(graph, n_pairs, rng)
+        one, other, true = shortest_paths(graph, n_pairs, rng)
     shuffled = shown[rng.permutation(len(shown))]
-    value, error = _rank_correlation(true, _lengths(shown, one, other))
-    return Score(value, chance=_rank_correlation(true, _lengths(shuffled, one, other))[0], error=error)
-
-
-def neighbor_graph(rows: UnitRows, *, intra_knn: int = 2, inter_knn: int = 25) -> scipy.sparse.csr_array:
-    """The edges that carry the multislice kernel: each node to its nearest units in the slice and its nearest slices.
-
-    Returns:
-        Shape (row, row), symmetric: distances between normalized nodes (at least machine epsilon, since a sparse 0 is
-        no edge), 0 where there is no edge.
-    """
-    size = len(rows.values)
-    fewest = max(1, min(inter_knn, int(np.diff(rows.offsets).max()) - 1))
-    found, _ = nearest_slices(rows, None, fewest, candidates=None)
-    one, other = np.repeat(np.arange(size), fewest), found.ravel().astype(np.int64)
-    intra = [_intra_edges(rows.values[here], here, intra_knn) for here in _slices_of(rows)]
-    one = np.concatenate([one, *(edge[0] for edge in intra)])
-    other = np.concatenate([other, *(edge[1] for edge in intra)])
-    one, other = one[one != other], other[one != other]
-    length = np.maximum(_lengths(rows.values, one, other), np.finfo(np.float32).eps)
-    # Entries that are given twice would be added up: keep each directed edge once.
-    _, once = np.unique(one * size + other, return_index=True)
-    directed = scipy.sparse.coo_array((length[once], (one[once], other[once])), shape=(size, size)).tocsr()
-    return scipy.sparse.csr_array(directed.maximum(directed.T))
+    value, error = _rank_correlation(true, distances_between(shown, one, other))
+    return Score(value, chance=_rank_correlation(true, distances_between(shuffled, one, other))[0], error=error)
 
 
 def _check_at_least_one(**options: int | None) -> None:
@@ -295,12 +269,6 @@ def _meaningful(k: int, candidates: int, what: str) -> int:
     return min(k, half)
 
 
-def _draw(count: int, wanted: int | None, rng: np.random.Generator) -> Ints:
-    if wanted is None or wanted >= count:
-        return np.arange(count)
-    return np.sort(rng.choice(count, wanted, replace=False))
-
-
 def _sampled_mean(values: Floats, population: int) -> tuple[float, float]:
     """Mean, and its standard error as a sample without replacement from a finite population."""
     n = len(values)
@@ -309,109 +277,6 @@ def _sampled_mean(values: Floats, population: int) -> tuple[float, float]:
     if n == population:
         return float(values.mean()), 0.0
     return float(values.mean()), float(values.std(ddof=1) * math.sqrt((1 - n / population) / n)) if n > 1 else math.inf
-
-
-def _inter_shares(
-    nodes: Float32Array, positions: Float32Array, k: int, n_queries: int | None, rng: np.random.Generator
-) -> tuple[Floats, int]:
-    """Shares of kept neighbors among the slices of the same unit, per asked node; and how many could be asked."""
-    rows = unit_rows(nodes)
-    shown = replace(rows, values=rows.from_nodes(positions))
-    counts = np.diff(rows.offsets)
-    askable = np.flatnonzero(np.repeat(counts > k, counts))
-    chosen = askable[_draw(len(askable), n_queries, rng)]
-    if len(chosen) == len(rows.values):
-        found = [nearest_slices(space, None, k, candidates=None)[0] for space in (rows, shown)]
-    else:
-        found = [_nearest_of(space, chosen, k) for space in (rows, shown)]
-    return _shares(*found), len(askable)
-
-
-def _nearest_of(rows: UnitRows, chosen: Ints, k: int) -> npt.NDArray[np.int32]:
-    """The k nearest other rows of the same unit, for chosen rows."""
-    offsets = np.searchsorted(chosen, rows.offsets).astype(np.int64)
-    queries = replace(rows, values=rows.values[chosen], offsets=offsets, slices=rows.slices[chosen])
-    found, _ = nearest_rows(queries, rows, k + 1)
-    itself = found == chosen[:, None]
-    itself[~itself.any(axis=1), -1] = True  # nearer ones coincide with it, and it is not among them
-    return np.asarray(found[~itself].reshape(len(chosen), k))
-
-
-def _shares(one: npt.NDArray[np.int32], other: npt.NDArray[np.int32]) -> Floats:
-    shares = np.empty(len(one))
-
-    def count(block: tuple[int, int]) -> None:
-        part = slice(*block)
-        _count_common(one[part], other[part], shares[part])
-
-    run_blocks(count, ranges(len(one), 4096))
-    return np.asarray(shares / one.shape[1])
-
-
-@compiled
-def _count_common(one, other, counts):  # type: ignore[no-untyped-def]
-    for i in range(len(one)):
-        common = 0
-        for a in one[i]:
-            for b in other[i]:
-                if a == b:
-                    common += 1
-                    break
-        counts[i] = common
-
-
-def _intra_shares(
-    nodes: Float32Array, positions: Float32Array, k: int, n_queries: int | None, rng: np.random.Generator
-) -> tuple[Floats, int]:
-    """Mean share of kept neighbors among the units of each asked slice; and how many slices could be asked."""
-    present = np.isfinite(nodes[..., 0])
-    askable = np.flatnonzero(present.sum(axis=1) > k)
-    wanted = None if n_queries is None else max(2, n_queries // nodes.shape[1])
-    chosen = askable[_draw(len(askable), wanted, rng)]
-    shares = np.empty(len(chosen))
-
-    def measure(block: tuple[int, int]) -> None:
-        for place in range(*block):
-            here = present[chosen[place]]
-            data, shown = nodes[chosen[place], here], positions[chosen[place], here]
-            shares[place] = _shared_neighbors(data, shown, k)
-
-    run_blocks(measure, ranges(len(chosen), 512))
-    return shares, len(askable)
-
-
-@compiled
-def _nearest_others(points, k, distances, found):  # type: ignore[no-untyped-def]
-    """The k nearest others of every point, nearest first, the lower index first where two are equally near."""
-    n, dims = points.shape
-    for i in range(n):
-        for place in range(k):
-            distances[place] = np.float32(3.0e38)
-        for j in range(n):
-            if j == i:
-                continue
-            squared = np.float32(0.0)
-            for c in range(dims):
-                difference = points[i, c] - points[j, c]
-                squared += difference * difference
-            if squared < distances[k - 1]:
-                place = k - 1
-                while place > 0 and distances[place - 1] > squared:
-                    distances[place], found[i, place] = distances[place - 1], found[i, place - 1]
-                    place -= 1
-                distances[place], found[i, place] = squared, j
-
-
-@compiled
-def _shared_neighbors(data, shown, k):  # type: ignore[no-untyped-def]
-    n = len(data)
-    distances = np.empty(k, np.float32)
-    in_data, in_picture = np.empty((n, k), np.int32), np.empty((n, k), np.int32)
-    _nearest_others(data, k, distances, in_data)
-    _nearest_others(shown, k, distances, in_picture)
-    counts = np.empty(n)
-    _count_common(in_data, in_picture, counts)
-    return counts.sum() / (n * k)
 
 
 def _flat(nodes: Float32Array) -> Float32Array:
@@ -461,10 +326,6 @@ def _rank_penalties(data, shown, chosen, k, penalties):  # type: ignore[no-untyp
         penalties[place] = total
 
 
-def _lengths(points: FloatArray, one: Ints, other: Ints) -> Floats:
-    return cast(Floats, np.sqrt(((points[one].astype(np.float64) - points[other]) ** 2).sum(axis=1)))
-
-
 def _rank_correlation(one: Floats, other: Floats) -> tuple[float, float]:
     """Spearman's correlation, and its standard error by a jackknife over consecutive groups of pairs."""
     value = _spearman(one, other)
@@ -478,33 +339,3 @@ def _spearman(one: Floats, other: Floats) -> float:
     if len(one) < 3 or np.ptp(one) == 0 or np.ptp(other) == 0:
         return math.nan
     return float(np.corrcoef(rankdata(one), rankdata(other))[0, 1])
-
-
-def _slices_of(rows: UnitRows) -> list[Ints]:
-    """The rows of every slice with at least 2 units."""
-    members = [index[index >= 0].astype(np.int64) for index in rows.index]
-    return [here for here in members if len(here) >= 2]
-
-
-def _intra_edges(points: Float32Array, here: Ints, knn: int) -> tuple[Ints, Ints]:
-    knn = min(knn, len(here) - 1)
-    found = np.empty((len(here), knn), np.int32)
-    _nearest_others(points, knn, np.empty(knn, np.float32), found)
-    return np.repeat(here, knn), here[found.ravel()]
-
-
-def _paths(graph: scipy.sparse.csr_array, n_pairs: int, rng: np.random.Generator) -> tuple[Ints, Ints, Floats]:
-    """Shortest paths from a few starts to many ends: starts, ends and lengths, without those that never arrive."""
-    size = graph.shape[0]
-    ends_each = min(2_000, size)
-    starts = rng.choice(size, min(size, max(1, round(n_pairs / ends_each))), replace=False)
-    ends = np.stack([rng.choice(size, ends_each, replace=False) for _ in starts])
-    lengths = np.empty(ends.shape)
-
-    def walk(place: int) -> None:
-        lengths[place] = dijkstra(graph, directed=False, indices=starts[place])[ends[place]]
-
-    run_blocks(walk, range(len(starts)))
-    one, other, length = np.repeat(starts, ends_each), ends.ravel(), lengths.ravel()
-    arrived = np.isfinite(length) & (one != other)
-    return one[arrived], other[arrived], length[arrived]

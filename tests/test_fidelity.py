@@ -15,7 +15,7 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import trustworthiness as sklearn_trustworthiness
 
 import hiddenscope as hs
-from hiddenscope.embeddings.fidelity import neighbor_graph
+from hiddenscope.embeddings.geodesics import neighbor_graph
 from hiddenscope.embeddings.unit_rows import unit_rows
 from hiddenscope.experiments.datasets.bifurcations import simulate
 
