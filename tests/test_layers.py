@@ -11,13 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from block_examples import StateSpaceStack, Transformer
 from hiddenscope.callbacks.budget import Budget, choose, evenly_spaced
 from hiddenscope.callbacks.layers import find_sources
 from hiddenscope.callbacks.probe import as_probe
 from hiddenscope.callbacks.readers import first_states
 from hiddenscope.callbacks.recorder import StateRecorder
 from hiddenscope.errors import RecordingError
-from recording_examples import CellLoop, SeveralLayers, StateSpaceStack, Transformer, Translator
+from loop_examples import CellLoop, Translator
+from recurrent_examples import SeveralLayers
 
 X = torch.randn(6, 9, 4, generator=torch.Generator().manual_seed(0))
 

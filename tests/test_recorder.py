@@ -25,7 +25,7 @@ from hiddenscope.callbacks.recorder import StateRecorder
 from hiddenscope.callbacks.scalars import change, dispersion, entropy, summarize
 from hiddenscope.callbacks.undisturbed import random_state_kept, undisturbed
 from hiddenscope.errors import RecordingError
-from recording_examples import CellLoop, StopsEarly
+from loop_examples import CellLoop, StopsEarly
 
 x0 = torch.zeros(1)
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from hiddenscope import open_run, record
 from hiddenscope.callbacks.batches import find_call, tensors_of
-from recording_examples import EXAMPLES, LENGTHS, Example
+from recording_examples import EXAMPLES, Example
+from recurrent_examples import LENGTHS
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "recording.md"
 
