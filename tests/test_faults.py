@@ -10,14 +10,11 @@ import subprocess
 import sys
 import threading
 import time
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import psutil
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -31,45 +28,24 @@ from hiddenscope.description import Amendments, Snapshot
 from hiddenscope.errors import RunLockedError
 from hiddenscope.store import SnapshotWriter
 from training_examples import (
+    EPOCHS,
     LIGHTNINGS_OWN_WARNINGS,
     STEPS,
-    UNITS,
+    At,
     Classifier,
     assert_same_weights,
     fit,
+    fit_with_one_warning,
     loaders,
     trainer,
 )
 
 pytestmark = [pytest.mark.filterwarnings(warning) for warning in LIGHTNINGS_OWN_WARNINGS]
 
-EPOCHS = 4
-
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
     return fit(tmp_path_factory.mktemp("plain"), epochs=EPOCHS)[0]
-
-
-class At(pl.Callback):
-    """Does something at the end of an epoch."""
-
-    def __init__(self, epoch: int, action: Callable[[Any], object]) -> None:
-        self.epoch, self.action = epoch, action
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.current_epoch == self.epoch:
-            self.action(pl_module)
-
-
-def fit_with_one_warning(folder: Path, *callbacks: Any, **options: Any) -> tuple[Classifier, str]:
-    """Train, and give the weights and the only warning that hiddenscope raised."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        model, _ = fit(folder, *callbacks, epochs=EPOCHS, **options)
-    ours = [str(warning.message) for warning in caught if issubclass(warning.category, RecordingWarning)]
-    assert len(ours) == 1, ours
-    return model, ours[0]
 
 
 @pytest.fixture
@@ -327,42 +303,6 @@ def test_an_interrupted_training_writes_what_it_has(kind: str, tmp_path: Path) -
     assert np.isfinite(run.metrics()["train_loss"].values[1:]).all()
 
 
-def test_the_page_may_be_killed(undisturbed: Classifier, tmp_path: Path) -> None:
-    monitor = HiddenStateMonitor(dashboard=True)
-    seen: list[int] = []
-
-    def kill(_: Any) -> None:
-        assert monitor._page is not None
-        seen.append(monitor._page.pid)
-        os.kill(seen[0], signal.SIGKILL)
-        monitor._page._process.wait(30)
-
-    model, said = fit_with_one_warning(tmp_path, At(1, kill), monitor)
-    assert_same_weights(model, undisturbed)
-    assert "live page has ended (exit code -9" in said
-    assert "hiddenscope dashboard" in said
-    assert open_run(tmp_path).epochs.tolist() == [-1, 0, 1, 2, 3]
-    assert not psutil.pid_exists(seen[0])
-
-
-def test_the_page_ends_with_the_training_and_so_does_all_it_started(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monitor = HiddenStateMonitor(dashboard=True)
-    group: list[psutil.Process] = []
-
-    def look(_: Any) -> None:
-        assert monitor._page is not None
-        assert monitor._page.death() is None
-        page = psutil.Process(monitor._page.pid)
-        group.extend([page, *page.children(recursive=True)])
-
-    fit(tmp_path, At(0, look), monitor, epochs=1)
-    assert "hiddenscope: watch at http://127.0.0.1:80" in capsys.readouterr().out
-    assert group
-    assert not [process for process in psutil.wait_procs(group, timeout=20)[1] if process.status() != "zombie"]
-
-
 KILLED = """
 import os, signal, sys, threading, time, warnings
 warnings.simplefilter("ignore")
@@ -427,82 +367,3 @@ def test_two_writers_on_one_run_are_refused_before_training(tmp_path: Path) -> N
         other.communicate()
     assert open_run(tmp_path / "hiddenscope").epochs.tolist() == [-1]
     assert open_run(tmp_path / "hiddenscope_2").epochs.tolist() == [-1, 0]
-
-
-def test_the_plain_recorder_warns_once_and_goes_on_without_recording(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    network, probe = Classifier(), torch.zeros(3, STEPS, 3)
-
-    def train() -> None:
-        with record(network, probe, tmp_path) as recorder:
-            assert recorder.snapshot(-1)
-            network.head.forward = _raise  # type: ignore[method-assign]
-            assert recorder.snapshot(0) == {}
-            assert recorder.snapshot(1) == {}
-
-    with pytest.warns(RecordingWarning, match="RuntimeError: out of order") as caught:
-        train()
-    assert len(caught) == 1
-    assert open_run(tmp_path).trace("lstm").shape == (1, STEPS, UNITS, 3)
-
-
-def test_the_plain_recorder_says_when_the_last_epoch_did_not_reach_the_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def append(self: SnapshotWriter, snapshot: Snapshot) -> None:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    monkeypatch.setattr(SnapshotWriter, "append", append)
-
-    def train(*, strict: bool) -> None:
-        with record(Classifier(), torch.zeros(3, STEPS, 3), tmp_path / str(strict), strict=strict) as recorder:
-            recorder.snapshot(-1)
-
-    with pytest.warns(RecordingWarning, match="Input/output error.*the untrained network and what follows"):
-        train(strict=False)
-    with pytest.raises(OSError, match="Input/output error"):
-        train(strict=True)
-
-
-def test_the_plain_recorder_leaves_out_what_makes_no_sense_and_goes_on(tmp_path: Path) -> None:
-    network, probe = Classifier(), torch.zeros(3, STEPS, 3)
-
-    def left_out(said: str, epoch: float, **metrics: Any) -> None:
-        with pytest.warns(RecordingWarning, match=said):
-            assert recorder.snapshot(epoch, **metrics) == {}
-
-    with record(network, probe, tmp_path) as recorder:
-        assert recorder.snapshot(0)
-        left_out("epochs must grow, got 0 after 0; within an epoch give a number in between, such as 0.5", 0)
-        left_out("an epoch is a finite number", float("nan"))
-        left_out("the metric 'loss' must be a number, got None", 1, loss=None)
-        assert recorder.snapshot(1, loss=torch.tensor(0.5, requires_grad=True))
-    left_out("has ended", 2)
-    run = open_run(tmp_path)
-    assert (run.status, run.epochs.tolist()) == ("finished", [0, 1])
-    assert run.metrics()["loss"].tolist()[1] == 0.5
-    with record(network, probe, tmp_path, resume_after=1, strict=True) as recorder:
-        with pytest.raises(ValueError, match="epochs must grow, got 1 after 1"):
-            recorder.snapshot(1)
-        assert recorder.snapshot(2)
-    assert open_run(tmp_path).epochs.tolist() == [0, 1, 2]
-
-
-def test_the_plain_recorder_lets_the_training_run_where_nothing_can_be_written(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-
-    def train(*, strict: bool) -> None:
-        with record(Classifier(), torch.zeros(3, STEPS, 3), tmp_path / "file", strict=strict) as recorder:
-            assert recorder.layers == ("lstm",)
-            assert recorder.snapshot(-1) == {}
-
-    with pytest.warns(RecordingWarning, match="stopped recording") as caught:
-        train(strict=False)
-    assert len(caught) == 1
-    with pytest.raises(NotADirectoryError):
-        train(strict=True)
-
-
-def _raise(*_: Any) -> Any:
-    raise RuntimeError("out of order")

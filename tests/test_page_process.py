@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import time
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import psutil
+import pytest
+
+from hiddenscope import HiddenStateMonitor, open_run
+from training_examples import EPOCHS, LIGHTNINGS_OWN_WARNINGS, At, assert_same_weights, fit, fit_with_one_warning
+
+pytestmark = [pytest.mark.filterwarnings(warning) for warning in LIGHTNINGS_OWN_WARNINGS]
 
 TRAINING = """
 import sys, time
@@ -48,3 +56,39 @@ def test_the_page_and_its_worker_end_when_the_training_is_killed(tmp_path: Path)
             training.kill()
             for process in (page, *page.children(recursive=True)) if page.is_running() else ():
                 process.kill()
+
+
+def test_the_page_may_be_killed(tmp_path: Path) -> None:
+    monitor = HiddenStateMonitor(dashboard=True)
+    seen: list[int] = []
+
+    def kill(_: Any) -> None:
+        assert monitor._page is not None
+        seen.append(monitor._page.pid)
+        os.kill(seen[0], signal.SIGKILL)
+        monitor._page._process.wait(30)
+
+    model, said = fit_with_one_warning(tmp_path / "watched", At(1, kill), monitor)
+    assert_same_weights(model, fit(tmp_path / "plain", epochs=EPOCHS)[0])
+    assert "live page has ended (exit code -9" in said
+    assert "hiddenscope dashboard" in said
+    assert open_run(tmp_path / "watched").epochs.tolist() == [-1, 0, 1, 2, 3]
+    assert not psutil.pid_exists(seen[0])
+
+
+def test_the_page_ends_with_the_training_and_so_does_all_it_started(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monitor = HiddenStateMonitor(dashboard=True)
+    group: list[psutil.Process] = []
+
+    def look(_: Any) -> None:
+        assert monitor._page is not None
+        assert monitor._page.death() is None
+        page = psutil.Process(monitor._page.pid)
+        group.extend([page, *page.children(recursive=True)])
+
+    fit(tmp_path, At(0, look), monitor, epochs=1)
+    assert "hiddenscope: watch at http://127.0.0.1:80" in capsys.readouterr().out
+    assert group
+    assert not [process for process in psutil.wait_procs(group, timeout=20)[1] if process.status() != "zombie"]

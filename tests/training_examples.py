@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,11 @@ from pytorch_lightning.loggers import CSVLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from hiddenscope import RecordingWarning
+
 SEQUENCES, STEPS, FEATURES, UNITS, CLASSES = 96, 8, 3, 6, 3
+EPOCHS = 4
+"""Of a training beside which something goes wrong."""
 
 LIGHTNINGS_OWN_WARNINGS = (
     "ignore:.*does not have many workers",
@@ -99,6 +105,27 @@ def fit(folder: Path, *callbacks: Any, epochs: int = 3, seed: int = 0, **options
     engine = trainer(folder, *callbacks, epochs=epochs, **options)
     engine.fit(model, *loaders())
     return model, engine
+
+
+class At(pl.Callback):
+    """Does something at the end of an epoch."""
+
+    def __init__(self, epoch: int, action: Callable[[Any], object]) -> None:
+        self.epoch, self.action = epoch, action
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.current_epoch == self.epoch:
+            self.action(pl_module)
+
+
+def fit_with_one_warning(folder: Path, *callbacks: Any, **options: Any) -> tuple[Classifier, str]:
+    """Train, and give the weights and the only warning that hiddenscope raised."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model, _ = fit(folder, *callbacks, epochs=EPOCHS, **options)
+    ours = [str(warning.message) for warning in caught if issubclass(warning.category, RecordingWarning)]
+    assert len(ours) == 1, ours
+    return model, ours[0]
 
 
 def assert_same_weights(one: nn.Module, other: nn.Module) -> None:
