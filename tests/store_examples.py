@@ -41,6 +41,21 @@ def description(**changes: Any) -> RunDescription:
     return RunDescription(**{**settings, **changes})
 
 
+def of_one_layer(
+    steps: int, units: int, samples: int, *, layer: str = "lstm", kind: str = "LSTM", **changes: Any
+) -> RunDescription:
+    """A run with one layer and no labels."""
+    settings: dict[str, Any] = {
+        "layers": (LayerDescription(layer, kind, np.arange(units), np.arange(steps)),),
+        "samples": np.arange(samples),
+        "labels": None,
+        "label_names": None,
+        "probe_fingerprint": "probe",
+        "model": "Net",
+    }
+    return RunDescription(**{**settings, **changes})
+
+
 def states(epoch: float, *, seed: int = 0) -> dict[str, np.ndarray]:
     """The states of both layers: noise that only this epoch and seed have."""
     rng = np.random.default_rng([seed, round(1000 * (epoch + 2))])

@@ -20,22 +20,16 @@ from hiddenscope.dashboard.tensorboard.answers import view_json
 from hiddenscope.dashboard.tensorboard.panels import panel_json
 from hiddenscope.dashboard.tensorboard.plugin import HiddenscopePlugin
 from hiddenscope.dashboard.worker import Worker
-from hiddenscope.description import LayerDescription, RunDescription, Snapshot
+from hiddenscope.description import Snapshot
 from hiddenscope.results import ResultStore
 from hiddenscope.store import SnapshotWriter
+from store_examples import of_one_layer
 
 STEPS, UNITS, SAMPLES = 5, 4, 6
 
 
 def record(folder, epochs=3):
-    description = RunDescription(
-        layers=(LayerDescription("lstm", "LSTM", np.arange(UNITS), np.arange(STEPS)),),
-        samples=np.arange(SAMPLES),
-        labels=None,
-        label_names=None,
-        probe_fingerprint="probe",
-        model="Net",
-    )
+    description = of_one_layer(STEPS, UNITS, SAMPLES)
     with SnapshotWriter.open(folder / "hiddenscope", description) as writer:
         for epoch in range(epochs):
             states = np.random.default_rng(epoch).normal(size=(STEPS, UNITS, SAMPLES)).astype(np.float32)

@@ -24,10 +24,11 @@ from hiddenscope.analyses.cocluster import (
 )
 from hiddenscope.analyses.expected_response import run_responses
 from hiddenscope.analyses.studies import make
-from hiddenscope.description import LayerDescription, RunDescription, Snapshot
+from hiddenscope.description import Snapshot
 from hiddenscope.results import ResultStore
 from hiddenscope.run import open_run
 from hiddenscope.store import SnapshotWriter
+from store_examples import of_one_layer
 
 ROWS, COLUMNS = np.repeat(range(4), 30), np.repeat(range(4), 25)
 
@@ -145,15 +146,7 @@ UNITS, STEPS, SAMPLES, WORDS = 8, 10, 12, 6
 
 
 def describe(tokens):
-    return RunDescription(
-        layers=(LayerDescription("gru", "GRU", np.arange(UNITS), np.arange(STEPS)),),
-        samples=np.arange(SAMPLES),
-        labels=None,
-        label_names=None,
-        probe_fingerprint="probe",
-        model="Net",
-        probe=tokens,
-    )
+    return of_one_layer(STEPS, UNITS, SAMPLES, layer="gru", kind="GRU", probe=tokens)
 
 
 def snapshot(epoch, tokens, *, broken=False):

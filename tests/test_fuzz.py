@@ -23,8 +23,9 @@ from hiddenscope.dashboard.app import create_app
 from hiddenscope.dashboard.safety import LARGEST_BODY
 from hiddenscope.dashboard.tensorboard import HiddenscopePlugin
 from hiddenscope.dashboard.worker import Worker
-from hiddenscope.description import LayerDescription, RunDescription, Snapshot
+from hiddenscope.description import Snapshot
 from hiddenscope.store import SnapshotWriter
+from store_examples import of_one_layer
 
 CANARY = "canary7f3a"
 Request = tuple[str, str, str, bytes, dict[str, str]]  # method, path, query, body, headers
@@ -49,14 +50,8 @@ SCALARS = (
 
 
 def record(folder: Path, layer: str) -> None:
-    description = RunDescription(
-        layers=(LayerDescription(layer, "LSTM", np.arange(4), np.arange(5)),),
-        samples=np.arange(6),
-        labels=np.arange(6) % 2,
-        label_names=("up", "down"),
-        probe_fingerprint="probe",
-        model="Net" if layer == "lstm" else CANARY,
-    )
+    classes = {"labels": np.arange(6) % 2, "label_names": ("up", "down")}
+    description = of_one_layer(5, 4, 6, layer=layer, model="Net" if layer == "lstm" else CANARY, **classes)
     with SnapshotWriter.open(folder / "hiddenscope", description) as writer:
         for epoch in range(-1, 3):
             states = np.random.default_rng(epoch + 1).normal(size=(5, 4, 6)).astype(np.float32)

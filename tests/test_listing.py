@@ -5,17 +5,11 @@ import pytest
 
 from hiddenscope.dashboard import listing
 from hiddenscope.dashboard.library import MOST_SHELVES, Library
-from hiddenscope.description import LayerDescription, RunDescription, Snapshot
+from hiddenscope.description import Snapshot
 from hiddenscope.store import SnapshotWriter
+from store_examples import of_one_layer
 
-DESCRIPTION = RunDescription(
-    layers=(LayerDescription("lstm", "LSTM", np.arange(3), np.arange(2)),),
-    samples=np.arange(4),
-    labels=None,
-    label_names=None,
-    probe_fingerprint="probe",
-    model="Net",
-)
+DESCRIPTION = of_one_layer(2, 3, 4)
 
 
 def record(folder, epochs, *, status="finished", resume_after=None):

@@ -21,23 +21,17 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from hiddenscope.dashboard.scalars import EntropyLog, logged_steps, series
 from hiddenscope.dashboard.worker import Worker
-from hiddenscope.description import LayerDescription, RunDescription, Snapshot
+from hiddenscope.description import Snapshot
 from hiddenscope.run import Run, open_run
 from hiddenscope.store import SnapshotWriter
+from store_examples import of_one_layer
 
 STEPS, UNITS, SAMPLES = 5, 6, 7
 
 
 def write(folder: Path, epochs: range, *, logged: bool = True, status: str = "finished") -> Run:
     """A run whose epoch e was logged at step 10 e + 9."""
-    description = RunDescription(
-        layers=(LayerDescription("lstm", "LSTM", np.arange(UNITS), np.arange(STEPS)),),
-        samples=np.arange(SAMPLES),
-        labels=None,
-        label_names=None,
-        probe_fingerprint="probe",
-        model="Net",
-    )
+    description = of_one_layer(STEPS, UNITS, SAMPLES)
     after = epochs[0] - 1 if epochs[0] > -1 else None
     with SnapshotWriter.open(folder / "hiddenscope", description, resume_after=after) as writer:
         for epoch in epochs:

@@ -15,8 +15,16 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from dash import Dash
 
+from hiddenscope.analyses.cocluster import COCLUSTER
+from hiddenscope.analyses.studies import make
+from hiddenscope.dashboard.command import listen
+from hiddenscope.dashboard.command import serve as server_of
 from hiddenscope.dashboard.pictures import BROWSERS, FLAGS
+from hiddenscope.dashboard.worker import Worker
+from hiddenscope.results import ResultStore
+from text_examples import record_reader
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="browser tests need playwright: pip install playwright")
 
@@ -101,6 +109,36 @@ def serve() -> Iterator[Serve]:
             raise AssertionError(f"the dashboard ended with code {process.wait()} before it served")
 
         yield start
+
+
+@pytest.fixture(scope="module")
+def serve_here() -> Iterator[Callable[[Dash], str]]:
+    """Serves a page from a thread of this process, and gives its address; ends it afterwards."""
+    with contextlib.ExitStack() as stack:
+
+        def start(app: Dash) -> str:
+            listener = listen("127.0.0.1", 0)
+            server = server_of(app, listener)
+            thread = threading.Thread(target=server.run, daemon=True)
+            thread.start()
+            stack.callback(thread.join, timeout=10)
+            stack.callback(server.close)
+            return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+        yield start
+
+
+@pytest.fixture(scope="module")
+def words_read(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the run of a network that reads words, its picture and its co-clusters."""
+    logdir = tmp_path_factory.mktemp("logs")
+    run, _ = record_reader(logdir / "version_0")
+    worker = Worker(logdir)
+    assert worker.turn()
+    worker.close()
+    with ResultStore.open(run.location, writable=True) as store:
+        make(COCLUSTER, run, "rnn", store)
+    return logdir
 
 
 def _end(process: subprocess.Popen[str], drain: threading.Thread) -> None:

@@ -3,13 +3,12 @@
 import os
 import subprocess
 import sys
-import threading
 
 import pytest
 
 from hiddenscope.analyses.analyze import analyze
 from hiddenscope.dashboard.app import create_app
-from hiddenscope.dashboard.command import listen, serve
+from hiddenscope.dashboard.command import listen
 from hiddenscope.dashboard.worker import Worker
 from hiddenscope.experiments.experiment import Context
 from hiddenscope.experiments.seq2seq import ellipses, observe
@@ -58,14 +57,8 @@ def logdir(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def address(logdir):
-    listener = listen("127.0.0.1", 0)
-    server = serve(create_app(logdir), listener)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    server.close()
-    thread.join(timeout=10)
+def address(logdir, serve_here):
+    return serve_here(create_app(logdir))
 
 
 def test_the_modes_are_drawn_and_a_step_in_time_keeps_the_point_of_view(page, address):

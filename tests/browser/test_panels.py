@@ -1,20 +1,18 @@
 """The lower part of the page in a real browser: tabs, what they draw and when, what is picked in them, addresses."""
 
-import threading
-
 import numpy as np
 import plotly.graph_objects as go
 import pytest
 from dash import dcc, html
 
 from hiddenscope.dashboard.app import create_app
-from hiddenscope.dashboard.command import listen, serve
 from hiddenscope.dashboard.panels import Panel
 from hiddenscope.dashboard.worker import Worker
-from hiddenscope.description import LayerDescription, RunDescription, Snapshot
+from hiddenscope.description import Snapshot
 from hiddenscope.results import ResultStore
 from hiddenscope.run import open_run
 from hiddenscope.store import SnapshotWriter
+from store_examples import of_one_layer
 
 pytestmark = pytest.mark.browser
 
@@ -57,14 +55,7 @@ PANELS = (
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory):
     logdir = tmp_path_factory.mktemp("logs")
-    description = RunDescription(
-        layers=(LayerDescription("lstm", "LSTM", np.arange(5), np.arange(8)),),
-        samples=np.arange(6),
-        labels=None,
-        label_names=None,
-        probe_fingerprint="probe",
-        model="Net",
-    )
+    description = of_one_layer(8, 5, 6)
     rng = np.random.default_rng(0)
     with SnapshotWriter.open(logdir / "version_0" / "hiddenscope", description) as writer:
         for epoch in range(4):
@@ -78,14 +69,8 @@ def recorded(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def address(recorded):
-    listener = listen("127.0.0.1", 0)
-    server = serve(create_app(recorded, panels=PANELS), listener)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    server.close()
-    thread.join(timeout=10)
+def address(recorded, serve_here):
+    return serve_here(create_app(recorded, panels=PANELS))
 
 
 def told(page, text):

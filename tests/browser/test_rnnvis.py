@@ -1,23 +1,11 @@
 """The panel RNNVis in a real browser: pointing at words, clicking words and units, typing a sentence."""
 
-import sys
-import threading
-from pathlib import Path
-
 import pytest
 
-from hiddenscope.analyses.cocluster import COCLUSTER
-from hiddenscope.analyses.studies import make
 from hiddenscope.dashboard.app import create_app
-from hiddenscope.dashboard.command import listen, serve
 from hiddenscope.dashboard.panels.activations import PANEL as ACTIVATIONS
 from hiddenscope.dashboard.panels.rnnvis import PANEL
 from hiddenscope.dashboard.panels.search import PANEL as SEARCH
-from hiddenscope.dashboard.worker import Worker
-from hiddenscope.results import ResultStore
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from text_examples import record_reader
 
 pytestmark = pytest.mark.browser
 
@@ -25,21 +13,8 @@ MAP = ".rnnvis-map .js-plotly-plot"
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    logdir = tmp_path_factory.mktemp("logs")
-    run, _ = record_reader(logdir / "version_0")
-    worker = Worker(logdir)
-    assert worker.turn()
-    worker.close()
-    with ResultStore.open(run.location, writable=True) as store:
-        make(COCLUSTER, run, "rnn", store)
-    listener = listen("127.0.0.1", 0)
-    server = serve(create_app(logdir, panels=(PANEL, ACTIVATIONS, SEARCH)), listener)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    server.close()
-    thread.join(timeout=10)
+def address(words_read, serve_here):
+    return serve_here(create_app(words_read, panels=(PANEL, ACTIVATIONS, SEARCH)))
 
 
 def opened(page, address):

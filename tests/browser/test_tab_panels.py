@@ -1,22 +1,13 @@
 """The panels in TensorBoard's tab answer to the pointer: words and units picked there are seen in all of it."""
 
-import sys
 import threading
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from werkzeug.exceptions import NotFound
 from werkzeug.serving import make_server
 
-from hiddenscope.analyses.cocluster import COCLUSTER
-from hiddenscope.analyses.studies import make
 from hiddenscope.dashboard.library import Library
-from hiddenscope.dashboard.worker import Worker
-from hiddenscope.results import ResultStore
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from text_examples import record_reader
 
 pytest.importorskip("tensorboard")
 pytestmark = pytest.mark.browser
@@ -32,18 +23,11 @@ PICTURE = "document.querySelector('#picture .js-plotly-plot')"
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory):
+def address(words_read):
     from hiddenscope.dashboard.tensorboard.plugin import HiddenscopePlugin
 
-    logdir = tmp_path_factory.mktemp("logs")
-    run, _ = record_reader(logdir / "version_0")
-    worker = Worker(logdir)
-    assert worker.turn()
-    worker.close()
-    with ResultStore.open(run.location, writable=True) as store:
-        make(COCLUSTER, run, "rnn", store)
-    plugin = HiddenscopePlugin(SimpleNamespace(logdir=str(logdir)))
-    plugin._library = Library(logdir)  # which needs no worker: all is computed
+    plugin = HiddenscopePlugin(SimpleNamespace(logdir=str(words_read)))
+    plugin._library = Library(words_read)  # which needs no worker: all is computed
     apps = plugin.get_plugin_apps()
 
     def serve(environ, start_response):

@@ -5,10 +5,11 @@ import pytest
 import xarray as xr
 
 from hiddenscope.dashboard.picture import parameters
-from hiddenscope.description import LayerDescription, RunDescription, Snapshot
+from hiddenscope.description import Snapshot
 from hiddenscope.results import ResultStore
 from hiddenscope.run import open_run
 from hiddenscope.store import SnapshotWriter
+from store_examples import of_one_layer
 
 pytestmark = pytest.mark.browser
 
@@ -28,14 +29,7 @@ TRACES = """id => {
 
 def record(folder, epochs, seed, units=UNITS):
     rng = np.random.default_rng(seed)
-    description = RunDescription(
-        layers=(LayerDescription("lstm", "LSTM", np.arange(units), np.arange(STEPS)),),
-        samples=np.arange(6),
-        labels=None,
-        label_names=None,
-        probe_fingerprint="probe",
-        model="Net",
-    )
+    description = of_one_layer(STEPS, units, 6)
     with SnapshotWriter.open(folder / "hiddenscope", description) as writer:
         for epoch in range(epochs):
             states = rng.normal(size=(STEPS, units, 6)).astype(np.float32)
