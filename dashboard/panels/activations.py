@@ -6,10 +6,10 @@ the unit, sequence and step that are looked at are computed when they are, from 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-import dash_mantine_components as dmc
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -33,8 +33,10 @@ from hiddenscope.dashboard.figures.activations import (
 from hiddenscope.dashboard.figures.template import epoch_text, message
 from hiddenscope.dashboard.focus import NOTHING, Focus, focus_of, place_of_word, words_of
 from hiddenscope.dashboard.library import Library
+from hiddenscope.dashboard.panels.asked import scene_asked, told
 from hiddenscope.dashboard.panels.graph import graph
 from hiddenscope.dashboard.panels.panel import Panel, Scene
+from hiddenscope.dashboard.panels.samples import sample_choice, sample_name, sample_names
 from hiddenscope.errors import HiddenscopeError
 from hiddenscope.run import Run
 
@@ -45,6 +47,12 @@ EPSILONS = ("0.1", "0.3", "0.03", "0.001")
 """Of the relevance that is drawn. With less, relevance grows beyond bounds over a hundred steps of a trained LSTM."""
 WINDOWS = ("32 steps", "settling time", "90 % of gradient", "8 steps")
 """How much of the past a pattern shows; what is not known (no weights, no responses yet) falls back to 32 steps."""
+CONTROLS = {
+    "sign": ("active", tuple(SIGNS)),
+    "clusters": ("patterns by", tuple(CLUSTERS)),
+    "window": ("window", WINDOWS),
+    "epsilon": ("relevance \u03b5", EPSILONS),
+}
 SHORT = 8
 PASSES = 50
 MOST_ROWS = 60
@@ -92,32 +100,19 @@ def draw(scene: Scene) -> list[Any]:
         return [graph("activations-none", message("no unit of this layer varies yet", dark=scene.dark), 300)]
     strongest = top_periods(look.found.periods)
     place, step = first_look(look, strongest, scene.focus)
-    told = {"run": scene.view.name, "layer": look.layer, "epoch": look.epoch, "unit": str(look.found.unit)}
-    told |= {"dark": look.dark, **{name: scene.options.get(name, "") for name in PANEL.controls or {}}}
+    kept = told(scene, look.epoch, CONTROLS) | {"unit": str(look.found.unit)}
     names = scene.view.class_names
-    samples = [
-        {"value": str(position), "label": sample_name(look.states, position, names)}
-        for position in range(look.states.sizes["sample"])
-    ]
     shape = f"{len(look.found.periods)} periods above {look.found.threshold:.3g}"
     head = (
         f"unit {look.found.unit} at epoch {epoch_text(look.epoch)}: {shape}"
         + (f", windows of {look.found.width} steps" if look.found.width else "")
         + ("" if scene.units else " \u00b7 the unit that varies most; pick another in the table of units or in the map")
     )
-    select = dmc.Select(
-        id={"type": "activations-sample", "name": NAME},
-        data=samples,
-        value=str(place),
-        size="xs",
-        w=220,
-        allowDeselect=False,
-        **{"aria-label": "sequence"},
-    )
+    select = sample_choice({"type": "activations-sample", "name": NAME}, sample_names(look.states, names), place)
     return [
-        dcc.Store(id={"type": "activations-scene", "name": NAME}, data=told),
+        dcc.Store(id={"type": "activations-scene", "name": NAME}, data=kept),
         html.Div(
-            [html.Span(head), html.Label([html.Span("sequence"), select], className="control")],
+            [html.Span(head), select],
             className="card-foot",
             style={"display": "flex", "gap": "18px", "alignItems": "center", "flexWrap": "wrap"},
         ),
@@ -169,11 +164,11 @@ def _position(look: Look, step: int) -> int:
 
 def look_at(scene: Scene) -> Look | None:
     """What the scene shows; None where no unit has anything to show."""
-    return _look(scene.run, scene.view.layer, scene.epoch, list(scene.units), dict(scene.options), dark=scene.dark)
+    return _look(scene.run, scene.view.layer, scene.epoch, list(scene.units), scene.options, dark=scene.dark)
 
 
 def _look(
-    run: Run, layer: str, epoch: float | None, units: list[str], options: dict[str, str], *, dark: bool
+    run: Run, layer: str, epoch: float | None, units: list[str], options: Mapping[str, str], *, dark: bool
 ) -> Look | None:
     at = float(run.epochs[-1] if epoch is None or epoch not in run.epochs else epoch)
     states = run.trace(layer, epochs=[at]).isel(epoch=0).transpose(*ACTIVATION_DIMS)
@@ -332,15 +327,6 @@ def top_periods(periods: pd.DataFrame) -> pd.DataFrame:
     return periods.iloc[np.argsort(-periods["value"].abs().to_numpy(), kind="stable")]
 
 
-def sample_name(states: xr.DataArray, place: int, names: tuple[str, ...] | None) -> str:
-    """A sequence as the page calls it: its label and its class."""
-    sample = states["sample"].values[place]
-    if "label" not in states.coords:
-        return f"{sample}"
-    code = int(states["label"].values[place])
-    return f"{sample} \u00b7 {names[code] if names is not None and 0 <= code < len(names) else code}"
-
-
 def period_table(look: Look, periods: pd.DataFrame, names: tuple[str, ...] | None) -> html.Div:
     """The strongest periods; a click on a row shows it above."""
     from dash_ag_grid import AgGrid
@@ -412,19 +398,15 @@ def connect(app: Dash, library: Library) -> None:
         State("focus", "data"),
         prevent_initial_call=True,
     )
-    def look_elsewhere(sample: object, cell: object, click: object, rows: object, told: object, picked: object) -> Any:
+    def look_elsewhere(sample: object, cell: object, click: object, rows: object, kept: object, before: object) -> Any:
         triggered = ctx.triggered_id
         source = triggered.get("type") if isinstance(triggered, dict) else None
-        wanted = _wanted(cast(str, source), sample, cell, click, rows)
-        if wanted is None or not isinstance(told, dict) or told.get("run") not in library.runs():
+        wanted, asked = _wanted(cast(str, source), sample, cell, click, rows), scene_asked(library, kept, CONTROLS)
+        if wanted is None or asked is None:
             return no_update, no_update
-        layer, epoch = told.get("layer"), told.get("epoch")
-        if not isinstance(layer, str) or not isinstance(epoch, int | float):
-            return no_update, no_update
-        options = {name: str(told.get(name, "")) for name in PANEL.controls or {}}
+        units = [str(cast(Any, kept).get("unit"))]
         try:
-            view, run = library.pinned(str(told["run"]), layer)
-            look = _look(run, view.layer, float(epoch), [str(told.get("unit"))], options, dark=bool(told.get("dark")))
+            look = _look(asked.run, asked.view.layer, asked.epoch, units, asked.options, dark=asked.dark)
         except (HiddenscopeError, OSError, KeyError, ValueError):
             return no_update, no_update
         place, step = wanted
@@ -433,8 +415,8 @@ def connect(app: Dash, library: Library) -> None:
         if source == "activations-sequence" and step is not None:  # a step of the inputs, not a position
             step = _position(look, step)
         shown = no_update if source == "activations-sample" else str(place)
-        chosen = _picked(look, place, step, focus_of(picked, str(told["run"])))
-        set_props("focus", {"data": chosen.told(str(told["run"]))})  # not an output: those of a MATCH all have one
+        chosen = _picked(look, place, step, focus_of(before, asked.name))
+        set_props("focus", {"data": chosen.told(asked.name)})  # not an output: those of a MATCH all have one
         return sequence_view(look, place, step, chosen), shown
 
 
@@ -478,12 +460,7 @@ PANEL = Panel(
     ),
     methods=(NAME,),
     draw=draw,
-    controls={
-        "sign": ("active", tuple(SIGNS)),
-        "clusters": ("patterns by", tuple(CLUSTERS)),
-        "window": ("window", WINDOWS),
-        "epsilon": ("relevance \u03b5", EPSILONS),
-    },
+    controls=CONTROLS,
     follows_cursor=True,
     connect=connect,
     waits=False,

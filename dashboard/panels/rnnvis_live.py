@@ -14,9 +14,9 @@ from hiddenscope.dashboard.figures.rnnvis_detail import word_distributions
 from hiddenscope.dashboard.figures.template import epoch_text
 from hiddenscope.dashboard.focus import focus_of
 from hiddenscope.dashboard.library import Library
+from hiddenscope.dashboard.panels.asked import run_asked
 from hiddenscope.dashboard.panels.panel import epoch_at, number_of
 from hiddenscope.dashboard.panels.rnnvis_sentence import NOTHING, sentence_figures, sentences, states_of_sentence
-from hiddenscope.errors import HiddenscopeError
 from hiddenscope.run import Run
 
 MAP = {"type": "panel-units", "name": "rnnvis-map"}
@@ -188,15 +188,11 @@ def _update(states: xr.DataArray | None, step: float | None) -> xr.DataArray | N
 
 
 def _asked(library: Library, run: object, layer: object, epoch: object) -> tuple[Run, str, float] | None:
-    """The run, layer and epoch that a browser asks for; None where there is no such run. It may send anything."""
-    if not isinstance(run, str) or run not in library.runs():
+    """The run, layer and epoch that a browser asks for; None where there is no such run."""
+    found = run_asked(library, run, layer)
+    if found is None or not len(found[1].epochs):
         return None
-    try:
-        view, pinned = library.pinned(run, layer if isinstance(layer, str) else None)
-    except (HiddenscopeError, OSError, KeyError):
-        return None
-    if not len(pinned.epochs):
-        return None
+    view, pinned = found
     return pinned, view.layer, epoch_at(pinned.epochs, number_of(epoch))
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-import dash_mantine_components as dmc
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -26,9 +26,10 @@ from hiddenscope.dashboard.figures.search import found_inputs, query
 from hiddenscope.dashboard.figures.template import epoch_text, message, theme
 from hiddenscope.dashboard.focus import NOTHING, Focus, focus_of, place_of_word, words_of
 from hiddenscope.dashboard.library import Library
-from hiddenscope.dashboard.panels.activations import sample_name
+from hiddenscope.dashboard.panels.asked import scene_asked, told
 from hiddenscope.dashboard.panels.graph import graph
 from hiddenscope.dashboard.panels.panel import Panel, Scene
+from hiddenscope.dashboard.panels.samples import sample_choice, sample_names
 from hiddenscope.errors import HiddenscopeError
 from hiddenscope.run import Run
 
@@ -37,6 +38,12 @@ THRESHOLDS: dict[str, float | None] = {"0.3": 0.3, "0.5": 0.5, "0.8": 0.8, "each
 SIGNS: dict[str, Sign] = {"high": "positive", "low": "negative", "either": "absolute"}
 RANKINGS: dict[str, Ranking] = {"most units": "intersection", "Jaccard": "jaccard", "longest": "length"}
 EDGES = ("active through it", "only within it")
+CONTROLS = {
+    "threshold": ("active above", tuple(THRESHOLDS)),
+    "sign": ("active", tuple(SIGNS)),
+    "edges": ("units", EDGES),
+    "rank": ("order", tuple(RANKINGS)),
+}
 LIMIT = 40
 _LONGEST = 24
 
@@ -62,33 +69,19 @@ class Place:
     index: StateIndex
     active: npt.NDArray[np.bool_]
     inputs: npt.NDArray[Any] | None
-    options: dict[str, str]
+    options: Mapping[str, str]
     dark: bool
 
 
 def draw(scene: Scene) -> list[Any]:
     """A period to begin with (the strongest of the picked unit), and what is like it."""
-    place = _place(scene.run, scene.view.layer, scene.epoch, dict(scene.options), dark=scene.dark)
+    place = _place(scene.run, scene.view.layer, scene.epoch, scene.options, dark=scene.dark)
     period = picked_period(place, scene.focus) or first_period(place, list(scene.units))
     if period is None:
         return [graph("search-none", message("no unit of this layer varies yet", dark=scene.dark), 300)]
     sample, start, end = period
-    told = {"run": scene.view.name, "layer": place.layer, "epoch": place.epoch, "dark": place.dark}
-    told |= {name: scene.options.get(name, "") for name in PANEL.controls or {}}
     names = scene.view.class_names
-    samples = [
-        {"value": str(position), "label": sample_name(place.states, position, names)}
-        for position in range(place.states.sizes["sample"])
-    ]
-    select = dmc.Select(
-        id={"type": "search-sample", "name": NAME},
-        data=samples,
-        value=str(sample),
-        size="xs",
-        w=220,
-        allowDeselect=False,
-        **{"aria-label": "sequence"},
-    )
+    select = sample_choice({"type": "search-sample", "name": NAME}, sample_names(place.states, names), sample)
     slider = dcc.RangeSlider(
         id={"type": "search-period", "name": NAME},
         min=0,
@@ -102,11 +95,11 @@ def draw(scene: Scene) -> list[Any]:
     )
     row = {"display": "flex", "gap": "18px", "alignItems": "center", "flexWrap": "wrap"}
     return [
-        dcc.Store(id={"type": "search-scene", "name": NAME}, data=told),
+        dcc.Store(id={"type": "search-scene", "name": NAME}, data=told(scene, place.epoch, CONTROLS)),
         html.Div(
             [
                 html.Span(f"epoch {epoch_text(place.epoch)}"),
-                html.Label([html.Span("sequence"), select], className="control"),
+                select,
                 html.Span("period"),
                 html.Div(slider, style={"flex": "1 1 360px", **_slider_colors(dark=place.dark)}),
             ],
@@ -130,7 +123,7 @@ def _slider_colors(*, dark: bool) -> dict[str, str]:
     return {f"--Dash-Fill-{name}": color for name, color in names.items()}
 
 
-def _place(run: Run, layer: str, epoch: float | None, options: dict[str, str], *, dark: bool) -> Place:
+def _place(run: Run, layer: str, epoch: float | None, options: Mapping[str, str], *, dark: bool) -> Place:
     at = float(run.epochs[-1] if epoch is None or epoch not in run.epochs else epoch)
     states = run.trace(layer, epochs=[at]).isel(epoch=0).transpose(*ACTIVATION_DIMS)
     sign = SIGNS.get(options.get("sign", ""), "positive")
@@ -185,7 +178,7 @@ def search_view(
     matches = found.table.assign(place=[positions[label] for label in found.table["sample"].tolist()])
     for name in ("start", "end"):
         matches[name] = steps[matches[name].to_numpy(np.intp)]
-    called = [sample_name(place.states, position, names) for position in range(place.states.sizes["sample"])]
+    called = sample_names(place.states, names)
     figure = query(
         place.states.isel(sample=sample),
         place.active[sample],
@@ -294,31 +287,27 @@ def connect(app: Dash, library: Library) -> None:
         State("focus", "data"),
         prevent_initial_call=True,
     )
-    def search_elsewhere(sample: object, period: object, told: object, before: object) -> Any:
-        if not isinstance(told, dict) or told.get("run") not in library.runs():
+    def search_elsewhere(sample: object, period: object, kept: object, before: object) -> Any:
+        asked = scene_asked(library, kept, CONTROLS)
+        if asked is None:
             return no_update
-        layer, epoch = told.get("layer"), told.get("epoch")
-        if not isinstance(layer, str) or not isinstance(epoch, int | float):
-            return no_update
-        options = {name: str(told.get(name, "")) for name in PANEL.controls or {}}
         try:
-            place_of, (start, end) = int(cast(Any, sample)), (int(value) for value in cast(Any, period))
-            view, run = library.pinned(str(told["run"]), layer)
-            place = _place(run, view.layer, float(epoch), options, dark=bool(told.get("dark")))
-            if not 0 <= place_of < place.states.sizes["sample"]:
+            position, (start, end) = int(cast(Any, sample)), (int(value) for value in cast(Any, period))
+            place = _place(asked.run, asked.view.layer, asked.epoch, asked.options, dark=asked.dark)
+            if not 0 <= position < place.states.sizes["sample"]:
                 return no_update
-            steps, name = place.states["step"].values, str(told["run"])
+            steps = place.states["step"].values
             pattern = place.index.active_units(
-                sample=place.states["sample"].values[place_of],
+                sample=place.states["sample"].values[position],
                 start=start,
                 end=end,
                 alone=place.options.get("edges") == EDGES[1],
             )
-            words = focus_of(before, name).words
+            words = focus_of(before, asked.name).words
             units = tuple(str(unit) for unit in pattern.tolist())
-            chosen = Focus("sequence", place_of, int(steps[start]), int(steps[end]), units, words)
-            shown = search_view(place, place_of, start, end, view.class_names, chosen)
-            set_props("focus", {"data": chosen.told(name)})
+            chosen = Focus("sequence", position, int(steps[start]), int(steps[end]), units, words)
+            shown = search_view(place, position, start, end, asked.view.class_names, chosen)
+            set_props("focus", {"data": chosen.told(asked.name)})
             return shown
         except (HiddenscopeError, OSError, KeyError, ValueError, TypeError, OverflowError):
             return no_update
@@ -331,10 +320,10 @@ def connect(app: Dash, library: Library) -> None:
         State("focus", "data"),
         prevent_initial_call=True,
     )
-    def pick_match(cells: object, rows: object, told: object, before: object) -> Any:
+    def pick_match(cells: object, rows: object, kept: object, before: object) -> Any:
         try:
             row = cast(Any, rows)[0][int(cast(Any, cells)[0]["rowId"])]
-            name = str(cast(Any, told)[0]["run"])
+            name = str(cast(Any, kept)[0]["run"])
             units = tuple(str(unit) for unit in row["units"])
             words = focus_of(before, name).words
             return Focus("sequence", int(row["place"]), int(row["start"]), int(row["end"]), units, words).told(name)
@@ -351,12 +340,7 @@ PANEL = Panel(
     ),
     methods=(),
     draw=draw,
-    controls={
-        "threshold": ("active above", tuple(THRESHOLDS)),
-        "sign": ("active", tuple(SIGNS)),
-        "edges": ("units", EDGES),
-        "rank": ("order", tuple(RANKINGS)),
-    },
+    controls=CONTROLS,
     follows_cursor=True,
     connect=connect,
     waits=False,
