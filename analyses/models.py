@@ -268,6 +268,16 @@ def columns_of(units: npt.NDArray[Any], width: int) -> npt.NDArray[np.int64]:
     return np.array(found, dtype=np.int64)
 
 
+def column_of(run: Run, layer: str, module: nn.RNNBase, unit: object) -> int:
+    """The column of a module's output that one recorded unit of its layer is.
+
+    Raises:
+        ValueError: the layer has no such unit, or one without a column of its own.
+    """
+    units = run.description.layer(layer).units
+    return int(columns_of(units, width_of(module))[list(map(str, units)).index(str(unit))])
+
+
 def _hook(name: str, plan: dict[int, list[Intervention]], states: dict[str, list[Tensor]]) -> Callable[..., Any]:
     def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         given = args[0] if args else kwargs["input"]

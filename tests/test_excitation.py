@@ -10,7 +10,8 @@ from torch import nn
 
 from hiddenscope.analyses import excitation as study
 from hiddenscope.analyses.excitation import ACTIVATIONS, activation_study, excitation, pattern_epochs
-from hiddenscope.analyses.relevance import relevance, run_relevance
+from hiddenscope.analyses.relevance import relevance
+from hiddenscope.analyses.run_relevance import run_relevance
 from hiddenscope.analyses.studies import make
 from hiddenscope.callbacks.recording import record
 from hiddenscope.dashboard.figures import activations as figures
@@ -19,6 +20,7 @@ from hiddenscope.dashboard.focus import Focus, place_of_word, words_of
 from hiddenscope.dashboard.library import Library
 from hiddenscope.dashboard.panels import activations as panel
 from hiddenscope.dashboard.panels import search as search_panel
+from hiddenscope.dashboard.panels.activation_look import WINDOWS, window_width
 from hiddenscope.dashboard.panels.panel import Scene
 from hiddenscope.results import ResultStore
 from hiddenscope.run import open_run
@@ -249,9 +251,9 @@ def test_windows_follow_the_gradient_or_the_settling_time_and_fall_back(run, tmp
     states = run.trace("gru", epochs=run.epochs[-1]).isel(epoch=0)
 
     def width(choice):
-        return panel.window_width(run, "gru", float(run.epochs[-1]), 2, states, sign="positive", choice=choice)
+        return window_width(run, "gru", float(run.epochs[-1]), 2, states, sign="positive", choice=choice)
 
-    fixed, settling, gradient, short = panel.WINDOWS
+    fixed, settling, gradient, short = WINDOWS
     assert width(short) == 8
     assert width(fixed) == width(settling) == 32
     assert 1 <= width(gradient) < 32

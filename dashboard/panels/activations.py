@@ -6,57 +6,49 @@ the unit, sequence and step that are looked at are computed when they are, from 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, cast
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
-import plotly.graph_objects as go
-import xarray as xr
 from dash import MATCH, Dash, Input, Output, State, ctx, dcc, html, no_update, set_props
 
-from hiddenscope.analyses.activations import ACTIVATION_DIMS, Sign, activation_thresholds, active_periods
-from hiddenscope.analyses.excitation import Excitation, excitation, most_varying, network_inputs
-from hiddenscope.analyses.patterns import Method
-from hiddenscope.analyses.windows import WIDTH, gradient_width, settling_widths
+from hiddenscope.analyses.activations import activation_thresholds, active_periods
 from hiddenscope.dashboard.figures.activations import (
     Marks,
     activation_map,
     cluster_name,
     course,
     gallery,
-    perturbation,
     sequence,
 )
 from hiddenscope.dashboard.figures.template import epoch_text, message
 from hiddenscope.dashboard.focus import NOTHING, Focus, focus_of, place_of_word, words_of
 from hiddenscope.dashboard.library import Library
+from hiddenscope.dashboard.panels.activation_look import (
+    CLUSTERS,
+    EPSILONS,
+    SIGNS,
+    WINDOWS,
+    Look,
+    explained,
+    look_at,
+    perturbation_view,
+    position_of,
+    top_periods,
+)
 from hiddenscope.dashboard.panels.asked import scene_asked, told
 from hiddenscope.dashboard.panels.graph import graph
 from hiddenscope.dashboard.panels.panel import Panel, Scene
 from hiddenscope.dashboard.panels.samples import sample_choice, sample_name, sample_names
 from hiddenscope.errors import HiddenscopeError
-from hiddenscope.run import Run
 
 NAME = "activations"
-SIGNS: dict[str, Sign] = {"high": "positive", "low": "negative", "either": "absolute"}
-CLUSTERS: dict[str, Method] = {"k-means": "kmeans", "Gaussian mixture": "mixture", "self-organizing map": "som"}
-EPSILONS = ("0.1", "0.3", "0.03", "0.001")
-"""Of the relevance that is drawn. With less, relevance grows beyond bounds over a hundred steps of a trained LSTM."""
-WINDOWS = ("32 steps", "settling time", "90 % of gradient", "8 steps")
-"""How much of the past a pattern shows; what is not known (no weights, no responses yet) falls back to 32 steps."""
 CONTROLS = {
     "sign": ("active", tuple(SIGNS)),
     "clusters": ("patterns by", tuple(CLUSTERS)),
     "window": ("window", WINDOWS),
     "epsilon": ("relevance \u03b5", EPSILONS),
 }
-SHORT = 8
-PASSES = 50
 MOST_ROWS = 60
-KEPT = (1, 2, 4, 8, 16, 32, 64)
 HINTS = {
     "value": "the unit's state at the peak",
     "mean": "the unit's mean state over the period",
@@ -68,34 +60,9 @@ HINTS = {
 """What stands over the table of periods, at length."""
 
 
-@dataclass(frozen=True)
-class Look:
-    """One unit at one epoch, ready to be drawn.
-
-    Attributes:
-        run, layer, epoch: where it comes from.
-        states: dims (step, unit, sample), samples by their labels.
-        inputs: (sample, step, feature), or None.
-        found: periods and patterns of the unit.
-        sign: which activations count as high.
-        epsilon: of the relevance.
-        dark: whether the page is dark.
-    """
-
-    run: Run
-    layer: str
-    epoch: float
-    states: xr.DataArray
-    inputs: npt.NDArray[Any] | None
-    found: Excitation
-    sign: Sign
-    epsilon: float
-    dark: bool
-
-
 def draw(scene: Scene) -> list[Any]:
     """The sequence with the strongest period first; patterns, their course and the table of periods below."""
-    look = look_at(scene)
+    look = look_at(scene.run, scene.view.layer, scene.epoch, scene.units, scene.options, dark=scene.dark)
     if look is None:
         return [graph("activations-none", message("no unit of this layer varies yet", dark=scene.dark), 300)]
     strongest = top_periods(look.found.periods)
@@ -148,78 +115,13 @@ def first_look(look: Look, strongest: pd.DataFrame, focus: Focus) -> tuple[int, 
         own = strongest[strongest["sample"] == focus.sample]
         if focus.period is None:
             return focus.sample, None
-        first, last = (_position(look, step) for step in focus.period)
+        first, last = (position_of(look, step) for step in focus.period)
         within = own[(own["start"] <= last) & (own["end"] >= first)]
         return focus.sample, int(within.iloc[0]["peak"]) if len(within) else last
     found = place_of_word(look.run, look.layer, focus.words)
     if found is not None:
-        return found[0], _position(look, found[1])
+        return found[0], position_of(look, found[1])
     return (int(strongest.iloc[0]["sample"]), int(strongest.iloc[0]["peak"])) if len(strongest) else (0, None)
-
-
-def _position(look: Look, step: int) -> int:
-    """The position of the recorded step that is nearest to a step of the inputs."""
-    return int(np.abs(look.states["step"].values - step).argmin())
-
-
-def look_at(scene: Scene) -> Look | None:
-    """What the scene shows; None where no unit has anything to show."""
-    return _look(scene.run, scene.view.layer, scene.epoch, list(scene.units), scene.options, dark=scene.dark)
-
-
-def _look(
-    run: Run, layer: str, epoch: float | None, units: list[str], options: Mapping[str, str], *, dark: bool
-) -> Look | None:
-    at = float(run.epochs[-1] if epoch is None or epoch not in run.epochs else epoch)
-    states = run.trace(layer, epochs=[at]).isel(epoch=0).transpose(*ACTIVATION_DIMS)
-    labels = states["unit"].values
-    picked = [label for name in units for label in labels if str(label) == name]
-    varying = most_varying(states, 1)
-    if not picked and not len(varying):
-        return None
-    unit = picked[0] if picked else labels[varying[0]]
-    inputs = network_inputs(run, layer, at)
-    sign = SIGNS.get(options.get("sign", ""), "positive")
-    method = CLUSTERS.get(options.get("clusters", ""), "kmeans")
-    width = window_width(run, layer, at, unit, states, sign=sign, choice=options.get("window", ""))
-    found = excitation(states, inputs, unit=unit, sign=sign, method=method, width=width)
-    epsilon = options.get("epsilon", "")
-    return Look(
-        run, layer, at, states, inputs, found, sign, float(epsilon if epsilon in EPSILONS else EPSILONS[0]), dark
-    )
-
-
-def window_width(
-    run: Run, layer: str, epoch: float, unit: Any, states: xr.DataArray, *, sign: Sign, choice: str
-) -> int:
-    """Steps of a window for one unit, as chosen; 32 where what it takes is not known."""
-    if choice == WINDOWS[1]:
-        stored = run.results.get(layer, "responses")
-        if stored is None or "settling_time" not in stored or unit not in stored["unit"].values:
-            return WIDTH
-        course_of = stored["settling_time"].sel(unit=unit)
-        near = course_of.sel(epoch=epoch, method="nearest") if "epoch" in course_of.dims else course_of
-        steps = run.description.layer(layer).steps
-        return settling_widths({unit: float(near)}, n_steps=int(steps.max(initial=0)) + 1)[unit]
-    if choice == WINDOWS[2]:
-        from hiddenscope.analyses.models import columns_of, recurrent_module
-        from hiddenscope.analyses.relevance import module_inputs
-
-        try:
-            module = recurrent_module(run, layer, epoch=epoch)
-            described = run.description.layer(layer)
-            if described.settings.get("level", 0) != module.num_layers - 1:
-                return WIDTH
-            inputs = module_inputs(run, layer, module.input_size, epoch)
-            out = int(getattr(module, "proj_size", 0) or module.hidden_size) * (2 if module.bidirectional else 1)
-            place = [str(label) for label in described.units].index(str(unit))
-            alone = states.sel(unit=[unit]).assign_coords(sample=np.arange(states.sizes["sample"]))
-            periods = active_periods(alone, activation_thresholds(alone, sign=sign), sign=sign)
-            periods = periods.assign(peak=states["step"].values[periods["peak"].to_numpy(np.intp)])
-            return gradient_width(module, inputs, periods, unit=int(columns_of(described.units, out)[place]))
-        except (ValueError, HiddenscopeError, KeyError):
-            return WIDTH
-    return SHORT if choice == WINDOWS[3] else WIDTH
 
 
 def sequence_view(look: Look, place: int, step: int | None, focus: Focus = NOTHING) -> list[Any]:
@@ -275,56 +177,6 @@ def sequence_view(look: Look, place: int, step: int | None, focus: Focus = NOTHI
             "minmax(0, 5fr) minmax(0, 4fr)",
         )
     ]
-
-
-def explained(look: Look, place: int, step: int) -> tuple[xr.Dataset | None, str]:
-    """Relevance for the unit at a step of one sequence, or why there is none."""
-    from hiddenscope.analyses.relevance import run_relevance
-
-    try:
-        found = run_relevance(
-            look.run,
-            look.layer,
-            unit=look.found.unit,
-            sample=int(look.states["sample"].values[place]),
-            step=step,
-            epoch=look.epoch,
-            epsilon=look.epsilon,
-            passes=PASSES,
-        )
-    except (ValueError, HiddenscopeError, KeyError) as error:
-        return None, f"no relevance: {str(error).split('; ')[0]}"
-    return found, ""
-
-
-def perturbation_view(look: Look) -> go.Figure:
-    """What the unit loses when only a part of the input is kept."""
-    from hiddenscope.analyses.models import columns_of, recurrent_module
-    from hiddenscope.analyses.perturbation import perturbation_curves
-    from hiddenscope.analyses.relevance import module_inputs
-
-    try:
-        settings = look.run.description.layer(look.layer).settings
-        module = recurrent_module(look.run, look.layer, epoch=look.epoch)
-        if settings.get("level", 0) != module.num_layers - 1 or settings.get("quantity", "h") != "h":
-            raise ValueError("only the hidden states of the top level can be run again on other inputs")
-        inputs = module_inputs(look.run, look.layer, module.input_size, look.epoch)
-        labels = look.run.description.layer(look.layer).units
-        width = int(getattr(module, "proj_size", 0) or module.hidden_size) * (2 if module.bidirectional else 1)
-        column = columns_of(labels, width)[[str(label) for label in labels].index(str(look.found.unit))]
-        steps = look.states["step"].values
-        periods = top_periods(look.found.periods).head(16)
-        periods = periods.assign(peak=steps[periods["peak"].to_numpy(np.intp)])
-        kept = [count for count in KEPT if count <= inputs.shape[1]]
-        found = perturbation_curves(module, inputs, periods, unit=int(column), kept=kept, repeats=4)
-    except (ValueError, HiddenscopeError, KeyError) as error:
-        return message(f"no perturbation: {str(error).split('; ')[0]}", dark=look.dark)
-    return perturbation(found, dark=look.dark)
-
-
-def top_periods(periods: pd.DataFrame) -> pd.DataFrame:
-    """The strongest periods first."""
-    return periods.iloc[np.argsort(-periods["value"].abs().to_numpy(), kind="stable")]
 
 
 def period_table(look: Look, periods: pd.DataFrame, names: tuple[str, ...] | None) -> html.Div:
@@ -406,14 +258,14 @@ def connect(app: Dash, library: Library) -> None:
             return no_update, no_update
         units = [str(cast(Any, kept).get("unit"))]
         try:
-            look = _look(asked.run, asked.view.layer, asked.epoch, units, asked.options, dark=asked.dark)
+            look = look_at(asked.run, asked.view.layer, asked.epoch, units, asked.options, dark=asked.dark)
         except (HiddenscopeError, OSError, KeyError, ValueError):
             return no_update, no_update
         place, step = wanted
         if look is None or not 0 <= place < look.states.sizes["sample"]:
             return no_update, no_update
         if source == "activations-sequence" and step is not None:  # a step of the inputs, not a position
-            step = _position(look, step)
+            step = position_of(look, step)
         shown = no_update if source == "activations-sample" else str(place)
         chosen = _picked(look, place, step, focus_of(before, asked.name))
         set_props("focus", {"data": chosen.told(asked.name)})  # not an output: those of a MATCH all have one

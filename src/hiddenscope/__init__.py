@@ -31,10 +31,11 @@ if TYPE_CHECKING:
     from hiddenscope.analyses.perturbation import perturbation_curves
     from hiddenscope.analyses.phases import find_phases
     from hiddenscope.analyses.probes import probe_accuracy
-    from hiddenscope.analyses.relevance import relevance, run_relevance
+    from hiddenscope.analyses.relevance import relevance
     from hiddenscope.analyses.removal import model_score, rank_units, removal_curves, unit_importance
     from hiddenscope.analyses.response_study import remove_units
     from hiddenscope.analyses.responses import drive_data, drive_one, drive_tokens, unit_responses
+    from hiddenscope.analyses.run_relevance import run_relevance
     from hiddenscope.analyses.search import StateIndex
     from hiddenscope.analyses.segmentation import segment
     from hiddenscope.analyses.sentences import sentence_states
@@ -125,7 +126,7 @@ _HOMES = {
     "relevance": "hiddenscope.analyses.relevance",
     "removal_curves": "hiddenscope.analyses.removal",
     "remove_units": "hiddenscope.analyses.response_study",
-    "run_relevance": "hiddenscope.analyses.relevance",
+    "run_relevance": "hiddenscope.analyses.run_relevance",
     "run_responses": "hiddenscope.analyses.expected_response",
     "salient_units": "hiddenscope.analyses.expected_response",
     "salient_words": "hiddenscope.analyses.expected_response",
