@@ -161,6 +161,7 @@ def _embed_on_device(
     seed: int,
 ) -> StreamingSolution:
     from hiddenscope.embeddings import on_device as there
+    from hiddenscope.embeddings.refinement_on_device import refine as refine_there
 
     nodes = there.on_device(rows, there.open_device(device))
     width = there.inter_bandwidth(nodes, knn=inter_knn, sampled_rows=bandwidth, seed=seed)
@@ -174,7 +175,7 @@ def _embed_on_device(
     distances = there.potential_distances(values, vectors, summed.degrees, t=time, gamma=gamma)
     positions, placement = there.metric_mds(distances, n_components, seed=seed)
     plain = there.interpolate(nodes, summed, chosen, positions, bandwidth=width.value, exact=how == "exact")
-    refined = there.refine(nodes, plain, epochs=refine, seed=seed)
+    refined = refine_there(nodes, plain, epochs=refine, seed=seed)
     graph = LandmarkGraph(rows, intra, chosen, width.value, "centers", None)
     operator = LandmarkOperator(
         summed.symmetric.cpu().numpy(), summed.degrees.cpu().numpy(), summed.node_degrees.cpu().numpy()

@@ -10,7 +10,7 @@ import torch
 from engine_examples import correlation, recurrent_trace
 from hiddenscope import MMPHATE
 from hiddenscope.embeddings import on_device as there
-from hiddenscope.embeddings import refinement
+from hiddenscope.embeddings import refinement, refinement_on_device
 from hiddenscope.embeddings.bandwidth import inter_bandwidth
 from hiddenscope.embeddings.diffusion import potential_distances, spectrum
 from hiddenscope.embeddings.intra import intra_kernel
@@ -115,7 +115,7 @@ def test_the_nearest_slices_are_the_same(rows: UnitRows, device: str) -> None:
 def test_refinement_moves_the_nodes_alike(rows: UnitRows, device: str) -> None:
     anchors = np.random.default_rng(1).normal(size=(len(rows.values), 3)).astype(np.float32)
     expected = refine(rows, anchors, inter_edges(rows, None), slice_mates(rows), epochs=12, seed=7)
-    found = there.refine(copied(rows, device), torch.from_numpy(anchors).to(device), epochs=12, seed=7)
+    found = refinement_on_device.refine(copied(rows, device), torch.from_numpy(anchors).to(device), epochs=12, seed=7)
     np.testing.assert_allclose(found.cpu(), expected, atol=2e-3)
     assert np.abs(expected - anchors).max() > 0.3
 
@@ -124,7 +124,7 @@ def test_refinement_moves_the_nodes_alike(rows: UnitRows, device: str) -> None:
 def test_draws_are_those_of_the_compiled_refinement(device: str) -> None:
     firsts = torch.tensor([0, 128, 1_000_064], device=device)
     key = 5 * 1_000_003 + 79
-    found = there._drawn(firsts, 384, key, 9_973).cpu().numpy()
+    found = refinement_on_device._drawn(firsts, 384, key, 9_973).cpu().numpy()
     for block, first in enumerate((0, 128, 1_000_064)):
         for draw in (0, 1, 383):
             counter = (first << 12) + draw + (key << 44) & 2**64 - 1
