@@ -5,10 +5,8 @@ Colors tell clusters of patterns; relevance is drawn on a scale that diverges ab
 
 from __future__ import annotations
 
-import html
 import string
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,29 +19,17 @@ from plotly.subplots import make_subplots
 
 from hiddenscope.analyses.patterns import Patterns
 from hiddenscope.dashboard.figures.panels import Panel, stack
+from hiddenscope.dashboard.figures.sequences import (
+    MOST_FEATURES,
+    UNMARKED,
+    Marks,
+    chosen_features,
+    diverging,
+    mark_steps,
+)
 from hiddenscope.dashboard.figures.template import SMALL, class_colors, colorbar, message, template, theme
 
-
-@dataclass(frozen=True)
-class Marks:
-    """What is picked elsewhere, of the sequence that is drawn.
-
-    Attributes:
-        words: what stands at each recorded step; empty where inputs are no words.
-        picked: names of the words whose steps are marked.
-        period: first and last step of the period that is outlined.
-    """
-
-    words: Sequence[str] = ()
-    picked: Sequence[str] = ()
-    period: tuple[int, int] | None = None
-
-
-UNMARKED = Marks()
-MOST_FEATURES = 6
 MOST_CLUSTERS = 8
-MOST_LABELS, MOST_LETTERS = 64, 14
-"""Words that are written along an axis, and letters of each."""
 _DIM = 0.28
 _WAITING = "drawn as soon as the highly active periods are computed"
 
@@ -56,19 +42,6 @@ def cluster_name(cluster: int) -> str:
     """
     round_, letter = divmod(cluster, 26)
     return string.ascii_uppercase[letter] + (str(round_) if round_ else "")
-
-
-def chosen_features(inputs: npt.ArrayLike, weight: npt.ArrayLike | None = None) -> list[int]:
-    """At most `MOST_FEATURES` features: those with the most relevance if that is known, else with the most variance.
-
-    >>> chosen_features(np.arange(20.0).reshape(10, 2) * [1, 3])
-    [0, 1]
-    """
-    values = np.asarray(inputs, dtype=np.float64)
-    if values.shape[1] <= MOST_FEATURES:
-        return list(range(values.shape[1]))
-    size = np.nanvar(values, axis=0) if weight is None else np.abs(np.asarray(weight)).sum(axis=0)
-    return sorted(np.argsort(-size, kind="stable")[:MOST_FEATURES].tolist())
 
 
 def sequence(
@@ -152,35 +125,6 @@ def sequence(
     figure.update_xaxes(title_text="step", row=rows, col=1)
     mark_steps(figure, steps, marks, rows=range(1, rows + 1), dark=dark)
     return figure
-
-
-def mark_steps(
-    figure: go.Figure, steps: npt.NDArray[Any], marks: Marks, *, rows: Sequence[int] = (), dark: bool = False
-) -> None:
-    """Write the words of a sequence at its steps, mark those that are picked, and outline the picked period.
-
-    Args:
-        figure: whose x axis is steps.
-        steps: the recorded steps.
-        marks: what to mark.
-        rows: of subplots that have this x axis, the last with the labels; none for a figure without subplots.
-    """
-    look = theme(dark=dark)
-    last: dict[str, Any] = {"row": rows[-1], "col": 1} if rows else {}
-    everywhere: dict[str, Any] = {"row": "all", "col": 1} if rows else {}
-    if marks.words and len(steps) <= MOST_LABELS:
-        said = [html.escape(word[:MOST_LETTERS], quote=False) for word in marks.words]
-        bold = [
-            f"<b>{text}</b>" if word in marks.picked else text for word, text in zip(marks.words, said, strict=True)
-        ]
-        figure.update_xaxes(tickvals=steps, ticktext=bold, tickangle=-60, title_text="", automargin=True, **last)
-    for step, word in zip(steps, marks.words, strict=False):
-        if word in marks.picked:
-            edges = {"x0": step - 0.5, "x1": step + 0.5}
-            figure.add_vrect(**edges, fillcolor=look.text, opacity=0.12, line_width=0, layer="below", **everywhere)
-    if marks.period is not None:
-        edges = {"x0": marks.period[0] - 0.5, "x1": marks.period[1] + 0.5}
-        figure.add_vrect(**edges, fillcolor="rgba(0, 0, 0, 0)", line={"color": look.text, "width": 1.4}, **everywhere)
 
 
 def activation_map(
@@ -345,12 +289,6 @@ def perturbation(found: xr.Dataset | None, *, reason: str = "", dark: bool = Fal
     figure.update_yaxes(title_text="activation lost at the peaks", nticks=6)
     figure.update_layout(legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0})
     return figure
-
-
-def diverging(*, dark: bool) -> list[tuple[float, str]]:
-    """Blue below 0, orange above, the background at 0."""
-    look = theme(dark=dark)
-    return [(0.0, look.classes[0]), (0.5, look.panel), (1.0, look.classes[3])]
 
 
 def _relevance_rows(figure: go.Figure, found: xr.Dataset, shown: Sequence[int], rows: int, *, dark: bool) -> None:

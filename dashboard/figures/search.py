@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
-from hiddenscope.dashboard.figures.activations import UNMARKED, Marks, chosen_features, diverging, mark_steps
+from hiddenscope.dashboard.figures.sequences import UNMARKED, Marks, chosen_features, diverging, mark_steps
 from hiddenscope.dashboard.figures.template import SMALL, class_colors, colorbar, message, template, theme
 
 MOST_SHOWN = 12

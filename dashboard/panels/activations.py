@@ -13,13 +13,13 @@ from dash import MATCH, Dash, Input, Output, State, ctx, dcc, html, no_update, s
 
 from hiddenscope.analyses.activations import activation_thresholds, active_periods
 from hiddenscope.dashboard.figures.activations import (
-    Marks,
     activation_map,
     cluster_name,
     course,
     gallery,
     sequence,
 )
+from hiddenscope.dashboard.figures.sequences import Marks
 from hiddenscope.dashboard.figures.template import epoch_text, message
 from hiddenscope.dashboard.focus import NOTHING, Focus, focus_of, place_of_word, words_of
 from hiddenscope.dashboard.library import Library

@@ -21,8 +21,8 @@ from hiddenscope.analyses.activations import (
 )
 from hiddenscope.analyses.excitation import most_varying, network_inputs
 from hiddenscope.analyses.search import Matches, Ranking, StateIndex
-from hiddenscope.dashboard.figures.activations import Marks
 from hiddenscope.dashboard.figures.search import found_inputs, query
+from hiddenscope.dashboard.figures.sequences import Marks
 from hiddenscope.dashboard.figures.template import epoch_text, message, theme
 from hiddenscope.dashboard.focus import NOTHING, Focus, focus_of, place_of_word, words_of
 from hiddenscope.dashboard.library import Library
