@@ -26,6 +26,7 @@ from hiddenscope.dashboard.figures.sequences import (
     chosen_features,
     diverging,
     mark_steps,
+    states_map,
 )
 from hiddenscope.dashboard.figures.template import SMALL, class_colors, colorbar, message, template, theme
 
@@ -146,21 +147,9 @@ def activation_map(
     if not activations.size or not np.isfinite(activations.values).any():
         return message("no states in this sequence", dark=dark)
     look = theme(dark=dark)
-    values = activations.transpose("unit", "step").values
     steps, units = activations["step"].values, [str(unit) for unit in activations["unit"].values]
-    limit = float(np.nanmax(np.abs(values))) or 1.0
     figure = go.Figure(layout={"template": template(dark=dark), "margin": {"l": 48, "r": 16, "t": 28, "b": 38}})
-    figure.add_heatmap(
-        z=values.astype(np.float32),
-        x=steps,
-        y=np.arange(len(units)),
-        customdata=np.repeat(np.array(units)[:, None], len(steps), axis=1),
-        colorscale=diverging(dark=dark),
-        zmin=-limit,
-        zmax=limit,
-        colorbar=colorbar(title="state", dark=dark) | {"len": 0.5, "y": 0.75},
-        hovertemplate="unit %{customdata}<br>step %{x}<br>state %{z:.3f}<extra></extra>",
-    )
+    figure.add_trace(states_map(activations, bar_at=0.75, dark=dark))
     row_of = {unit: row for row, unit in enumerate(units)}
     for own, color, width in ((False, look.text, 0.9), (True, look.accent, 2.2)):
         x: list[float | None] = []

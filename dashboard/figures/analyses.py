@@ -10,6 +10,7 @@ import numpy.typing as npt
 import plotly.graph_objects as go
 import xarray as xr
 
+from hiddenscope.dashboard.figures.maps import epoch_step_map
 from hiddenscope.dashboard.figures.panels import Panel, stack
 from hiddenscope.dashboard.figures.template import (
     SMALL,
@@ -230,24 +231,8 @@ def map_panel(
     dark: bool = False,
 ) -> Panel:
     """A map of every epoch (across) and step (up); color from ``low`` to ``high``, or the middle 96 % of the values."""
-    traces: list[Any] = []
-    if values is not None and np.isfinite(values.values).any():
-        finite = values.values[np.isfinite(values.values)]
-        bottom = float(np.percentile(finite, 2)) if low is None else low
-        top = float(np.percentile(finite, 98)) if high is None else high
-        bar = colorbar(title="", dark=dark) | {"x": 1.01, "xanchor": "left", "nticks": 4, "thickness": 8}
-        traces = [
-            go.Heatmap(
-                x=values["epoch"].values.astype(np.float32),
-                y=values["step"].values,
-                z=values.transpose("step", "epoch").values.astype(np.float32),
-                zmin=bottom,
-                zmax=max(top, bottom + 1e-9),
-                colorscale=colorscale("value", dark=dark),
-                colorbar=bar,
-                hovertemplate="%{z:.3f}<br>epoch %{x}<br>step %{y}<extra></extra>",
-            )
-        ]
+    known = values is not None and np.isfinite(values.values).any()
+    traces = [epoch_step_map(values, low=low, high=high, dark=dark)] if values is not None and known else []
     return Panel(title, traces, {"title": {"text": "step"}, "showgrid": False}, waiting=waiting)
 
 

@@ -16,7 +16,16 @@ import xarray as xr
 from hiddenscope.dashboard.figures.decimate import LIMIT_2D, LIMIT_3D
 from hiddenscope.dashboard.figures.embedding import embedding
 from hiddenscope.dashboard.figures.metrics import losses
-from hiddenscope.dashboard.figures.template import SMALL, Colorscale, message, stepped, template, theme, unit_colors
+from hiddenscope.dashboard.figures.template import (
+    SMALL,
+    Colorscale,
+    message,
+    paper_text,
+    stepped,
+    template,
+    theme,
+    unit_colors,
+)
 
 GAP = 0.06
 PICTURE = (0.47, 0.95)
@@ -310,15 +319,5 @@ def _hue(which: int, *, dark: bool) -> Colorscale:
 
 
 def _text(text: str, x: float, y: float, color: str, *, size: int, anchor: str) -> dict[str, Any]:
-    return {
-        "text": text,
-        "x": x,
-        "y": y,
-        "xref": "paper",
-        "yref": "paper",
-        "xanchor": "center" if anchor == "middle" else "left",
-        "yanchor": anchor,
-        "showarrow": False,
-        "align": "left",
-        "font": {"size": size, "color": color},
-    }
+    across = "center" if anchor == "middle" else "left"
+    return paper_text(text, x, y, color=color, size=size, xanchor=across, yanchor=anchor) | {"align": "left"}

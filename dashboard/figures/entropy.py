@@ -15,8 +15,9 @@ import numpy.typing as npt
 import plotly.graph_objects as go
 import xarray as xr
 
+from hiddenscope.dashboard.figures.maps import epoch_step_map
 from hiddenscope.dashboard.figures.panels import Panel, stack
-from hiddenscope.dashboard.figures.template import class_colors, colorbar, colorscale, faded, theme
+from hiddenscope.dashboard.figures.template import class_colors, faded, theme
 
 _WAITING = "drawn as soon as the first picture is made"
 
@@ -90,22 +91,7 @@ def map_panel(values: xr.DataArray | None, *, unit: str = "nats", dark: bool = F
     """The panel of `entropy_map`; None stands for entropies that are not computed yet."""
     traces = []
     if _drawable(values):
-        finite = values.values[np.isfinite(values.values)]
-        low, high = np.percentile(finite, [2, 98])  # one odd epoch must not flatten all the others
-        bar = colorbar(title="", dark=dark) | {"x": 1.01, "xanchor": "left", "nticks": 4, "thickness": 8}
-        traces = [
-            go.Heatmap(
-                x=values["epoch"].values.astype(np.float32),
-                y=values["step"].values,
-                z=values.transpose("step", "epoch").values.astype(np.float32),
-                zmin=float(low),
-                zmax=float(max(high, low + 1e-9)),
-                colorscale=colorscale("value", dark=dark),
-                colorbar=bar,
-                name="intra-step entropy",
-                hovertemplate=f"%{{z:.3f}} {unit}<br>epoch %{{x}}<br>step %{{y}}<extra></extra>",
-            )
-        ]
+        traces = [epoch_step_map(values, unit=unit, dark=dark).update(name="intra-step entropy")]
     axis = {"title": {"text": "step"}, "showgrid": False}
     return Panel(f"intra-step entropy of every step ({unit})", traces, axis, waiting=_WAITING, weight=1.15)
 

@@ -11,7 +11,7 @@ import xarray as xr
 
 from hiddenscope.dashboard.figures.decimate import evenly
 from hiddenscope.dashboard.figures.embedding import embedding
-from hiddenscope.dashboard.figures.template import SMALL, message, template, theme
+from hiddenscope.dashboard.figures.template import SMALL, message, paper_text, template, theme
 
 _GAP = 0.012
 _LIMIT = 6_000
@@ -73,7 +73,7 @@ def embedding_grid(
             layout[f"xaxis{suffix}"] = {**empty, "domain": list(columns[column]), "anchor": f"y{suffix}"}
             layout[f"yaxis{suffix}"] = {**empty, "domain": [low, high], "anchor": f"x{suffix}"}
     for column, title in enumerate(flat):
-        annotations.append(_caption(title, x=sum(columns[column]) / 2, y=1.0, color=look.text))
+        annotations.append(paper_text(title, sum(columns[column]) / 2, 1.0, color=look.text, size=SMALL + 2))
     figure.update_layout(
         annotations=annotations,
         showlegend=False,
@@ -126,17 +126,3 @@ def _thinned(picture: xr.DataArray, limit: int) -> xr.DataArray:
 def _places(count: int) -> list[tuple[float, float]]:
     width = (1.0 - _GAP * (count - 1)) / count
     return [(i * (width + _GAP), i * (width + _GAP) + width) for i in range(count)]
-
-
-def _caption(text: str, *, x: float, y: float, color: str) -> dict[str, Any]:
-    return {
-        "text": text,
-        "x": x,
-        "y": y,
-        "xref": "paper",
-        "yref": "paper",
-        "xanchor": "center",
-        "yanchor": "bottom",
-        "showarrow": False,
-        "font": {"size": SMALL + 2, "color": color},
-    }

@@ -9,7 +9,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from hiddenscope.dashboard.figures.template import SMALL, message, template, theme
+from hiddenscope.dashboard.figures.template import SMALL, message, paper_text, template, theme
 
 
 @dataclass(frozen=True)
@@ -101,9 +101,10 @@ def stack(panels: Sequence[Panel], *, untrained: bool = False, dark: bool = Fals
                 trace.colorbar.update(y=(low + high) / 2, len=high - low)
             trace.update(placed)
             traces.append(trace)
-        layout["annotations"].append(_caption(_titled(panel), x=0, y=high, anchor="left", color=look.text))
+        title = paper_text(_titled(panel), 0, high, xanchor="left", color=look.text, size=SMALL + 1)
+        layout["annotations"].append(title)
         if not panel.traces:
-            waiting = _caption(panel.waiting, x=0.5, y=(low + high) / 2, anchor="center", color=look.muted)
+            waiting = paper_text(panel.waiting, 0.5, (low + high) / 2, color=look.muted, size=SMALL + 1)
             layout["annotations"].append(waiting | {"yanchor": "middle"})
     return go.Figure(traces, {"template": template(dark=dark), **layout})
 
@@ -122,20 +123,6 @@ def _titled(panel: Panel) -> str:
 
 def _axis_key(axis: str) -> str:
     return "yaxis" + axis[1:]
-
-
-def _caption(text: str, *, x: float, y: float, anchor: str, color: str) -> dict[str, Any]:
-    return {
-        "text": text,
-        "x": x,
-        "y": y,
-        "xref": "paper",
-        "yref": "paper",
-        "xanchor": anchor,
-        "yanchor": "bottom",
-        "showarrow": False,
-        "font": {"size": SMALL + 1, "color": color},
-    }
 
 
 def _domains(weights: Sequence[float]) -> list[tuple[float, float]]:

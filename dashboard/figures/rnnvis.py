@@ -161,12 +161,20 @@ def rnnvis(
         "shapes": len(figure.layout.shapes),
         "colors": pointer_colors(dark=dark),
     }
-    _canvas(figure, drawing.width, drawing.height + LEGEND_HEIGHT, meta=meta)
+    pixel_canvas(figure, drawing.width, drawing.height + LEGEND_HEIGHT, reach=14, meta=meta)
     return figure
 
 
-def _canvas(figure: go.Figure, width: float, height: float, *, meta: dict[str, Any]) -> None:
-    """One unit of both axes is one pixel, where the page has room for it; y grows downward."""
+def pixel_canvas(figure: go.Figure, width: float, height: float, *, reach: int, meta: dict[str, Any]) -> None:
+    """One unit of both axes is one pixel, where the page has room for it; y grows downward.
+
+    Args:
+        figure: what is drawn in such pixels.
+        width: of the canvas.
+        height: of the canvas.
+        reach: how far from a mark the pointer still points at it.
+        meta: what the browser knows of the figure.
+    """
     hidden: dict[str, Any] = {"visible": False, "fixedrange": True}
     figure.update_layout(
         height=height + 16,
@@ -175,7 +183,7 @@ def _canvas(figure: go.Figure, width: float, height: float, *, meta: dict[str, A
         yaxis={**hidden, "range": [height, 0], "constrain": "range"},
         showlegend=False,
         hovermode="closest",
-        hoverdistance=14,
+        hoverdistance=reach,
         dragmode=False,
         meta=meta,
     )

@@ -22,6 +22,7 @@ from hiddenscope.dashboard.figures.rnnvis import (
     cluster_color,
     cluster_name,
     counted,
+    pixel_canvas,
     pointer_colors,
     signed_scale,
     written,
@@ -136,16 +137,11 @@ def sentence_figure(
             },
         ],
     )
-    hidden: dict[str, Any] = {"visible": False, "fixedrange": True}
-    figure.update_layout(
-        height=height + 16,
-        margin={"l": 4, "r": 4, "t": 8, "b": 8},
-        xaxis={**hidden, "range": [0, width], "constrain": "range", "scaleanchor": "y", "scaleratio": 1},
-        yaxis={**hidden, "range": [height, 0], "constrain": "range"},
-        showlegend=False,
-        hovermode="closest",
-        hoverdistance=30,
-        dragmode=False,
+    pixel_canvas(
+        figure,
+        width,
+        height,
+        reach=30,
         meta={
             "kind": "sentence",
             "states": np.round(values / largest * 127).astype(np.int8),

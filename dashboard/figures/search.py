@@ -12,8 +12,8 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
-from hiddenscope.dashboard.figures.sequences import UNMARKED, Marks, chosen_features, diverging, mark_steps
-from hiddenscope.dashboard.figures.template import SMALL, class_colors, colorbar, message, template, theme
+from hiddenscope.dashboard.figures.sequences import UNMARKED, Marks, chosen_features, mark_steps, states_map
+from hiddenscope.dashboard.figures.template import SMALL, class_colors, message, template, theme
 
 MOST_SHOWN = 12
 CONTEXT = 12
@@ -43,7 +43,6 @@ def query(
     if not activations.size or not np.isfinite(activations.values).any():
         return message("no states in this sequence", dark=dark)
     look = theme(dark=dark)
-    values = activations.transpose("step", "unit").values
     steps, units = activations["step"].values, [str(unit) for unit in activations["unit"].values]
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.2, 0.8], vertical_spacing=0.03)
     figure.update_layout(template=template(dark=dark), margin={"l": 52, "r": 16, "t": 20, "b": 38}, showlegend=False)
@@ -51,20 +50,7 @@ def query(
     line = {"color": look.accent, "width": 1.6, "shape": "hv"}
     hover = "%{y} units active<br>step %{x}<extra></extra>"
     figure.add_scatter(x=steps, y=counts, mode="lines", line=line, hovertemplate=hover, row=1, col=1)
-    limit = float(np.nanmax(np.abs(values))) or 1.0
-    figure.add_heatmap(
-        z=values.T.astype(np.float32),
-        x=steps,
-        y=np.arange(len(units)),
-        customdata=np.repeat(np.array(units)[:, None], len(steps), axis=1),
-        colorscale=diverging(dark=dark),
-        zmin=-limit,
-        zmax=limit,
-        colorbar=colorbar(title="state", dark=dark) | {"len": 0.5, "y": 0.4},
-        hovertemplate="unit %{customdata}<br>step %{x}<br>state %{z:.3f}<extra></extra>",
-        row=2,
-        col=1,
-    )
+    figure.add_trace(states_map(activations, bar_at=0.4, dark=dark), row=2, col=1)
     wanted = {str(unit) for unit in pattern}
     marked = [row for row, unit in enumerate(units) if unit in wanted]
     if marked:

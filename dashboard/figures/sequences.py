@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import plotly.graph_objects as go
+import xarray as xr
 
-from hiddenscope.dashboard.figures.template import theme
+from hiddenscope.dashboard.figures.template import colorbar, theme
 
 MOST_FEATURES = 6
 MOST_LABELS, MOST_LETTERS = 64, 14
@@ -82,3 +83,21 @@ def diverging(*, dark: bool) -> list[tuple[float, str]]:
     """Blue below 0, orange above, the background at 0."""
     look = theme(dark=dark)
     return [(0.0, look.classes[0]), (0.5, look.panel), (1.0, look.classes[3])]
+
+
+def states_map(activations: xr.DataArray, *, bar_at: float, dark: bool) -> go.Heatmap:
+    """The states of all units in one sequence, a row each; ``bar_at`` is where the middle of the scale stands."""
+    values = activations.transpose("unit", "step").values
+    steps, units = activations["step"].values, [str(unit) for unit in activations["unit"].values]
+    limit = float(np.nanmax(np.abs(values))) or 1.0
+    return go.Heatmap(
+        z=values.astype(np.float32),
+        x=steps,
+        y=np.arange(len(units)),
+        customdata=np.repeat(np.array(units)[:, None], len(steps), axis=1),
+        colorscale=diverging(dark=dark),
+        zmin=-limit,
+        zmax=limit,
+        colorbar=colorbar(title="state", dark=dark) | {"len": 0.5, "y": bar_at},
+        hovertemplate="unit %{customdata}<br>step %{x}<br>state %{z:.3f}<extra></extra>",
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale, sequential
@@ -213,3 +214,20 @@ def epoch_text(epoch: float) -> str:
     ('untrained', '3', '2.5')
     """
     return "untrained" if epoch == -1 else f"{epoch:g}"
+
+
+def paper_text(
+    text: str, x: float, y: float, *, color: str, size: int, xanchor: str = "center", yanchor: str = "bottom"
+) -> dict[str, Any]:
+    """An annotation at shares of the figure's width and height."""
+    return {
+        "text": text,
+        "x": x,
+        "y": y,
+        "xref": "paper",
+        "yref": "paper",
+        "xanchor": xanchor,
+        "yanchor": yanchor,
+        "showarrow": False,
+        "font": {"size": size, "color": color},
+    }
