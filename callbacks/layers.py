@@ -23,8 +23,6 @@ Layers = str | Sequence[str] | Callable[[str, nn.Module], bool]
 """What ``layers=`` accepts; see `find_sources`."""
 
 RECORDABLE = ("h", "c", "gates", "inputs")
-
-
 _TORCH_FORWARDS = (nn.RNN.forward, nn.LSTM.forward, nn.GRU.forward)
 _TORCH_CELL_FORWARDS = (nn.RNNCell.forward, nn.LSTMCell.forward, nn.GRUCell.forward)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,8 +110,13 @@ def as_probe(source: Any, *, max_samples: int, seed: int) -> Probe:
         with random_state_kept(seed):
             made = source()
         return as_probe(made, max_samples=max_samples, seed=seed)
+    if isinstance(source, Iterator):
+        raise RecordingError(
+            "the probe is an iterator, which can be read only once; give a list of batches' data or one batch"
+        )
     if isinstance(source, Iterable):
-        return _take_batches(source, max_samples=max_samples, seed=seed)
+        with random_state_kept(seed):
+            return _take_batches(source, max_samples=max_samples)
     raise RecordingError(f"probe= needs a batch, a dataloader or a function that returns one, got {source!r}")
 
 
@@ -161,8 +166,8 @@ def sample_loader(loader: DataLoader[Any], *, max_samples: int, seed: int) -> Pr
         raise RecordingError("the dataloader to draw a probe from is empty; give probe= a batch")
     with random_state_kept(seed):
         chosen = choose_items(dataset, max_samples=max_samples, seed=seed)
-        if loader.batch_size is None:
-            return _probe_of_prebatched(dataset, chosen, max_samples)
+        if loader.batch_size is None:  # items are batches already
+            return _take_batches((dataset[int(index)] for index in chosen), max_samples=max_samples)
         return probe_of_batches(_collated(dataset, chosen, loader), chosen)
 
 
@@ -180,11 +185,6 @@ def _collated(dataset: Any, chosen: IntArray, loader: DataLoader[Any]) -> list[A
     raise AssertionError("unreachable")
 
 
-def _probe_of_prebatched(dataset: Any, order: IntArray, max_samples: int) -> Probe:
-    """Items that are batches already: as many of them as bring ``max_samples`` sequences."""
-    return _take_batches((dataset[int(index)] for index in order), max_samples=max_samples, seed=None)
-
-
 def _sample_stream(loader: DataLoader[Any], *, max_samples: int, seed: int) -> Probe:
     dataset: Any = loader.dataset
     if isinstance(dataset, Iterator):
@@ -194,7 +194,7 @@ def _sample_stream(loader: DataLoader[Any], *, max_samples: int, seed: int) -> P
         )
     with random_state_kept(seed):
         if loader.batch_size is None:
-            return _take_batches(dataset, max_samples=max_samples, seed=None)
+            return _take_batches(dataset, max_samples=max_samples)
         items = list(itertools.islice(iter(dataset), max_samples))
         if not items:
             raise RecordingError("the dataloader to draw a probe from is empty; give probe= a batch")
@@ -202,23 +202,18 @@ def _sample_stream(loader: DataLoader[Any], *, max_samples: int, seed: int) -> P
         return probe_of_batches([collate(items[start : start + size]) for start in range(0, len(items), size)])
 
 
-def _take_batches(batches: Iterable[Any], *, max_samples: int, seed: int | None) -> Probe:
+def _take_batches(batches: Iterable[Any], *, max_samples: int) -> Probe:
     """The first batches, until ``max_samples`` sequences are there (counted by their first tensor's first axis)."""
-    if seed is not None and isinstance(batches, Iterator):
-        raise RecordingError(
-            "the probe is an iterator, which can be read only once; give a list of batches' data or one batch"
-        )
     taken: list[Any] = []
     count = 0
-    with random_state_kept(seed):
-        for batch in batches:
-            size = next((tensor.shape[0] for tensor in tensors_of(batch) if tensor.ndim), 1)
-            if taken and count + size > max_samples:
-                break
-            taken.append(batch)
-            count += size
-            if count >= max_samples:
-                break
+    for batch in batches:
+        size = next((tensor.shape[0] for tensor in tensors_of(batch) if tensor.ndim), 1)
+        if taken and count + size > max_samples:
+            break
+        taken.append(batch)
+        count += size
+        if count >= max_samples:
+            break
     return probe_of_batches(taken)
 
 
@@ -290,7 +285,3 @@ def _read_labels(dataset: Any, order: IntArray) -> IntArray | None:
         return None
     known = [label for label in labels if label is not None]
     return np.array(known, dtype=np.int64) if len(known) == len(labels) else None
-
-
-ProbeSource = Any | Callable[[], Any]
-"""What ``probe=`` accepts; see `as_probe`."""
