@@ -1,6 +1,7 @@
 """The tab's answers: the same figures as the page, nothing twice, nothing from outside the log folder."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -68,6 +69,12 @@ def test_the_tab_is_active_when_something_is_recorded(tmp_path):
     assert not HiddenscopePlugin(TBContext(logdir="")).is_active()
     record(tmp_path / "version_0")
     assert HiddenscopePlugin(TBContext(logdir=str(tmp_path))).is_active()
+    run = tmp_path / "version_0" / "hiddenscope"
+    run.rename(run.with_name("hiddenscope_2"))
+    assert HiddenscopePlugin(TBContext(logdir=str(tmp_path))).is_active(), "a second monitor's run is one as well"
+    (run / "snapshots").mkdir(parents=True)
+    shutil.rmtree(run.with_name("hiddenscope_2"))
+    assert HiddenscopePlugin(TBContext(logdir=str(tmp_path))).is_active(), "a run that is about to begin"
 
 
 def test_the_answer_holds_the_run_and_leaves_out_what_was_seen(tmp_path):

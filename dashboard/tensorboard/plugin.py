@@ -100,9 +100,10 @@ class HiddenscopePlugin(TBPlugin):
 
 
 def _has_run(logdir: Path) -> bool:
-    """Whether some folder ``…/hiddenscope/snapshots`` lies below, without opening anything."""
+    """Whether a folder below looks like a run, as it does to `find_runs`, without opening it."""
     for parent, folders, _ in os.walk(logdir):
-        if "snapshots" in folders and Path(parent).name == "hiddenscope":
+        here = Path(parent)
+        if "snapshots" in folders and (here.name == "hiddenscope" or (here / "snapshots" / "refs").is_dir()):
             return True
         folders[:] = [name for name in folders if not name.startswith(".")]
     return False
