@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hiddenscope.callbacks.session import Captured, Session
-
-STEP = "hiddenscope/step"
-"""The metric that says at which step the loggers draw an epoch."""
+from hiddenscope.description import STEP
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from hiddenscope.description import STEP
 from hiddenscope.run import Run
 
 ENTROPIES = ("intra_step_entropy", "inter_step_entropy")
 """Drawn in nats as means over the steps, or the units."""
-STEP = "hiddenscope/step"
 _Point = tuple[int, float, float]  # step, wall time, value
 
 

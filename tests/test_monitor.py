@@ -18,8 +18,8 @@ from pytorch_lightning.loggers import CSVLogger
 from torch import nn
 
 from hiddenscope import HiddenStateMonitor, open_run
-from hiddenscope.callbacks.outbox import STEP
 from hiddenscope.callbacks.scalars import scalar_names
+from hiddenscope.description import STEP
 from hiddenscope.errors import RecordingError, RunNotFoundError
 from hiddenscope.run import Run
 from training_examples import (

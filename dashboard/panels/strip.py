@@ -15,7 +15,7 @@ from hiddenscope.dashboard import journal, listing, words
 from hiddenscope.dashboard.clientside import browser_of
 from hiddenscope.dashboard.focus import focus_of, nodes_of
 from hiddenscope.dashboard.library import Library
-from hiddenscope.dashboard.panels.panel import Panel, Scene, number_of
+from hiddenscope.dashboard.panels.panel import Panel, Scene, epoch_at, number_of
 from hiddenscope.errors import HiddenscopeError, MissingExtraError
 
 UNITS = "units"
@@ -175,10 +175,7 @@ def _find_the_nodes_of_what_is_picked(app: Dash, library: Library) -> None:
             return None
         try:
             view, pinned = library.pinned(run, layer if isinstance(layer, str) else None)
-            at = number_of(epoch)
-            before = view.epochs if at is None else view.epochs[view.epochs <= at]
-            shown = float(before[-1] if len(before) else view.epochs[0])
-            nodes, said = nodes_of(chosen, pinned, view.layer, shown)
+            nodes, said = nodes_of(chosen, pinned, view.layer, epoch_at(view.epochs, number_of(epoch)))
         except (HiddenscopeError, OSError, KeyError, IndexError):
             return None
         return {"nodes": nodes, "text": said} if said else None

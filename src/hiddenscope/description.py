@@ -18,6 +18,8 @@ Amendments: TypeAlias = Mapping[float, Mapping[str, float]]
 
 INPUTS = "inputs"
 """The kind of a layer that holds what was fed into another one."""
+STEP = "hiddenscope/step"
+"""The metric that says at which step the training's loggers draw an epoch."""
 
 
 @dataclass(frozen=True)
