@@ -124,7 +124,7 @@ def test_a_folder_that_disappears_costs_the_recording_only(undisturbed: Classifi
 
 
 NO_ROOM = """
-import resource, signal, sys, warnings
+import resource, sys, time, warnings
 import torch
 torch.set_num_threads(1)
 from training_examples import fit
@@ -134,11 +134,14 @@ from hiddenscope import HiddenStateMonitor, RecordingWarning
 class NoRoom(pl.Callback):
     def on_train_epoch_end(self, trainer, module):
         if trainer.current_epoch == 1:
+            while 0 not in monitor._session.written:  # a busy machine may still be writing it
+                time.sleep(0.01)
             resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
 
+monitor = HiddenStateMonitor(logdir=sys.argv[1], verbose=False)
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
-    model, _ = fit(sys.argv[1], NoRoom(), HiddenStateMonitor(logdir=sys.argv[1], verbose=False), epochs=4)
+    model, _ = fit(sys.argv[1], NoRoom(), monitor, epochs=4)
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 torch.save(model.state_dict(), sys.argv[1] + "/weights.pt")
 print([str(each.message) for each in caught if issubclass(each.category, RecordingWarning)])
