@@ -172,26 +172,23 @@ class Worker:
         """Make the first study that a run lacks; True if one was made or tried."""
         training = info.status == "training"
         for layer in info.layers:
-            study = self.studio.due(info.path, layer, info.version, training=training)
-            if study is None:
-                continue
-            folder = Path(info.path)
-            before = self._before(folder, layer)
-            try:
-                run = self._runs.get(info.path) or self._runs.setdefault(info.path, _open(info))
-                run.refresh()
-                if info.path not in self._stores:
-                    self._store(run)  # another worker may have the run: then nothing is said, and nothing done
-            except Exception:
-                self.studio.put_off(info.path, layer, study)
-                self._put_away(info.path)
-                return False
-            self._say(folder, replace(before, doing=study.title))
-            tried = self.studio.make(study, run, layer, self._stores[info.path])
-            self._say(folder, before)
-            if not training:
-                self._put_away(info.path)
-            return tried
+            while (study := self.studio.due(info.path, layer, info.version, training=training)) is not None:
+                try:
+                    run = self._runs.get(info.path) or self._runs.setdefault(info.path, _open(info))
+                    run.refresh()
+                    store = self._store(run)  # another worker may have the run: then nothing is said, and nothing done
+                except Exception:
+                    self.studio.put_off(info.path, layer, study)
+                    self._put_away(info.path)
+                    return False
+                before = self._before(Path(info.path), layer)
+                self._say(Path(info.path), replace(before, doing=study.title))
+                tried = self.studio.make(study, run, layer, store)
+                self._say(Path(info.path), before)
+                if not training:
+                    self._put_away(info.path)
+                if tried:
+                    return True
         return False
 
     def _attend(self) -> None:

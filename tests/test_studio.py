@@ -66,6 +66,7 @@ def fail(run, layer):
 
 
 EPOCHS = Study("epochs", "number of epochs", count_epochs, live=True)
+LAST = Study("last", "number of epochs again", count_epochs, live=True)
 FAILS = Study("fails", "never made", fail, live=True)
 NOT_FOR_THIS = Study("none", "for other networks", lambda run, layer: None, live=True)
 
@@ -97,6 +98,17 @@ def test_studies_come_after_the_picture_once_per_state_of_the_run_and_failures_s
         pass
     again.close()
     assert made == [("fail", 4), ("epochs", 4)], "what is stored and current is not made again"
+
+
+def test_a_worker_that_begins_finds_the_first_study_that_is_missing_behind_those_that_are_not(tmp_path):
+    folder = record(tmp_path)
+    for studies in ((EPOCHS,), (EPOCHS, LAST)):
+        worker = Worker(tmp_path, studies=studies)
+        while worker.turn():
+            continue
+        worker.close()
+    assert made == [("epochs", 4), ("epochs", 4)], "the same function, once for each study"
+    assert open_run(folder).results.get("lstm", "last") is not None
 
 
 def test_what_a_killed_worker_was_about_is_not_said_to_go_on(tmp_path):
