@@ -240,7 +240,7 @@ def note(view: View, shown: str, beside: str) -> list[Any]:
     """What is said below the picture: how far to trust it, and what it leaves out."""
     if view.result is None:
         return []
-    parts = [beside, words.left_out(view.result, shown, view.nodes)]
+    parts = [beside, words.left_out(view.result, shown, view.nodes), words.measured_on(view.result.attrs)]
     said = html.Div(" \u00b7 ".join(part for part in parts if part))
     measured = gauges(view.result.attrs)
     return [said] if measured is None else [measured, said]

@@ -334,12 +334,13 @@ def _together(
         picked_in=[first, second].index(names[0]),
         dark=look.dark,
     )
+    trust = words.fidelity(result.attrs)
     parts = [
         "both runs embedded together; matched units are tied, and lie close for that reason too",
         "" if color == look.color else "colored by epoch, for want of such a color in both runs",
         _SAID[color],
         "units " + words.matched(result.attrs, _alone(result, (first, second))),
-        words.fidelity(result.attrs),
+        f"trust: {trust}" if trust else "",
         "" if current else f"newer epochs could not be added: {failed}" if failed else "newer epochs are being added",
     ]
     return figure, " \u00b7 ".join(part for part in parts if part), f"{result.attrs['computed_at']} {current} {failed}"

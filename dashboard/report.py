@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,9 @@ h3 { font-size: 16px; margin: 22px 0 2px; } p { margin: 4px 0 10px; max-width: 7
 .tile span { display: block; color: #5d6b7a; font-size: 12px; } .tile b { font-size: 19px; font-weight: 600; }
 .tile b, .trust { font-variant-numeric: tabular-nums; }
 .trust { display: flex; flex-wrap: wrap; align-items: center; gap: 2px 18px; margin: 8px 0 2px; font-size: 14px; }
-.trust > span { display: inline-flex; align-items: center; white-space: nowrap; } .trust b { margin-right: 0.3em; }
+.trust > span { display: inline-flex; align-items: center; white-space: nowrap; }
+.trust > span:first-child { min-width: 9.5em; }
+.trust b { margin-right: 0.3em; }
 .gauge { position: relative; width: 90px; height: 7px; margin: 0 8px; border-radius: 4px; background: #e1e6ec; }
 .gauge i { position: absolute; inset: 0 auto 0 0; border-radius: 4px; background: #0b63a8; }
 .gauge u { position: absolute; top: -3px; bottom: -3px; width: 2px; background: #1c2530; }
@@ -311,21 +314,22 @@ def _trust(result: xr.Dataset) -> str:
     from hiddenscope.dashboard import words
     from hiddenscope.dashboard.trust import EXPLAINED
 
-    made = f'<p class="muted">MM-PHATE, {html.escape(words.left_out(result, ""))}.</p>'
-    bars = []
-    for where, kept, chance in words.kept_neighbors(result.attrs):
-        mark = "" if chance is None else f'<u style="left:{98 * chance:.0f}%"></u>'
-        beside = "" if chance is None else f" ({10 * chance:.1f} by chance)"
-        bars.append(
-            f'<span>{where}<span class="gauge"><i style="width:{100 * kept:.0f}%"></i>{mark}</span>'
-            f"<b>{10 * kept:.1f}</b> of 10{beside}</span>"
-        )
-    if not bars:
+    beside = ", ".join(part for part in (words.left_out(result, ""), words.measured_on(result.attrs)) if part)
+    made = f'<p class="muted">MM-PHATE, {html.escape(beside)}.</p>'
+    rows = []
+    for group, members in groupby(words.measures(result.attrs), key=lambda one: one.group):
+        bars = []
+        for one in members:
+            mark = "" if one.chance is None else f'<u style="left:{98 * one.chance:.0f}%"></u>'
+            chance = f" ({one.by_chance} by chance)" if one.by_chance else ""
+            bars.append(
+                f'<span>{one.name}<span class="gauge"><i style="width:{100 * one.value:.0f}%"></i>{mark}</span>'
+                f"<b>{one.number}</b> {one.unit}{chance}</span>"
+            )
+        rows.append(f'<div class="trust"><span>{group}</span>{"".join(bars)}</div>')
+    if not rows:
         return made
-    return (
-        f'{made}<div class="trust"><span>{words.neighbors_kept(result.attrs)}</span>{"".join(bars)}</div>'
-        f'<p class="muted">{html.escape(EXPLAINED)}</p>'
-    )
+    return f'{made}{"".join(rows)}<p class="muted">{html.escape(EXPLAINED)}</p>'
 
 
 def _facts(run: Run) -> str:

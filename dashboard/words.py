@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import xarray as xr
@@ -104,52 +106,96 @@ def older(covered: float | None, newest: float) -> str:
     return "" if covered is None else f"up to epoch {epoch_text(covered)} of {epoch_text(newest)}"
 
 
-def kept_neighbors(attributes: Mapping[str, Any]) -> list[tuple[str, float, float | None]]:
-    """Where neighbors are kept, which share of them, and which share chance would keep, as far as it is known.
+@dataclass(frozen=True)
+class Measure:
+    """One of the numbers that say how far a picture is to be trusted, as a bar shows it.
 
-    >>> kept_neighbors({"fidelity_intra": 0.79, "fidelity_intra_chance": 0.34, "fidelity_inter": 0.77})
-    [('within a step', 0.79, 0.34), ('across steps', 0.77, None)]
+    Attributes:
+        group: what stands once before the bars that ask alike.
+        name: what stands before this one.
+        value: how full the bar is, from 0 to 1.
+        chance: where chance would end, from 0 to 1; None where that is not known.
+        number: the value as it is written behind the bar.
+        by_chance: chance as it is written, in the same unit; empty where that is not known.
+        unit: what is written behind the number; may be empty.
     """
+
+    group: str
+    name: str
+    value: float
+    chance: float | None
+    number: str
+    by_chance: str
+    unit: str = ""
+
+
+_KEPT, _OVERALL = "true neighbors kept", "all points at once"
+_MEASURES = (
+    ("intra", _KEPT, "within a step"),
+    ("inter", _KEPT, "across steps"),
+    ("trustworthiness", _OVERALL, "no false neighbors"),
+    ("rank_correlation", _OVERALL, "distances in order"),
+)
+
+
+def measures(attributes: Mapping[str, Any]) -> list[Measure]:
+    """Whatever measures of trust are stored with a picture.
+
+    >>> [found] = measures({"fidelity_intra": 0.79, "fidelity_intra_chance": 0.34})
+    >>> found.group, found.name, found.number, found.unit, found.by_chance
+    ('true neighbors kept', 'within a step', '7.9', 'of 10', '3.4')
+    >>> [found] = measures({"fidelity_rank_correlation": -0.02})  # a bar has no other side
+    >>> found.number, found.value, found.chance
+    ('-0.02', 0.0, None)
+    """
+
+    def number_of(key: str) -> float | None:
+        value = attributes.get(f"fidelity_{key}")
+        return float(value) if isinstance(value, float | int) and math.isfinite(value) else None
+
     found = []
-    for name, where in (("intra", "within a step"), ("inter", "across steps")):
-        kept, chance = attributes.get(f"fidelity_{name}"), attributes.get(f"fidelity_{name}_chance")
-        if isinstance(kept, float | int):
-            found.append((where, float(kept), float(chance) if isinstance(chance, float | int) else None))
+    for key, group, name in _MEASURES:
+        value, chance = number_of(key), number_of(f"{key}_chance")
+        if value is None:
+            continue
+        counted = group == _KEPT
+        by_chance = "" if chance is None else _written(chance, counted)
+        mark = None if chance is None else _in_bar(chance)
+        unit = "of 10" if counted else ""
+        found.append(Measure(group, name, _in_bar(value), mark, _written(value, counted), by_chance, unit))
     return found
+
+
+def _written(value: float, counted: bool) -> str:
+    """Of ten neighbors, or with two digits; chance is not a negative nothing."""
+    return f"{10 * value:.1f}" if counted else f"{value:.2f}".replace("-0.00", "0.00")
+
+
+def _in_bar(value: float) -> float:
+    return min(max(value, 0.0), 1.0)
 
 
 def measured_on(attributes: Mapping[str, Any]) -> str:
     """Which part of the picture the measures are of; empty for all of it.
 
     >>> measured_on({"fidelity_epochs": 5.0}), measured_on({})
-    ('newest 5 epochs', '')
+    ('trust measured on the newest 5 epochs', '')
     """
     count = attributes.get("fidelity_epochs")
-    return f"newest {count:g} epochs" if isinstance(count, float | int) else ""
-
-
-def neighbors_kept(attributes: Mapping[str, Any]) -> str:
-    """What stands before the bars.
-
-    >>> neighbors_kept({"fidelity_epochs": 5.0})
-    'true neighbors kept, newest 5 epochs'
-    """
-    return ", ".join(part for part in ("true neighbors kept", measured_on(attributes)) if part)
+    return f"trust measured on the newest {count:g} epochs" if isinstance(count, float | int) else ""
 
 
 def fidelity(attributes: Mapping[str, Any]) -> str:
     """How far to trust the picture, from whatever measures are stored with it.
 
-    >>> fidelity({"fidelity_intra": 0.79, "fidelity_intra_chance": 0.34, "fidelity_inter": 0.77})
-    "trust: of a point's 10 true neighbors the picture keeps 7.9 within a step (3.4 by chance), 7.7 across steps"
+    >>> print(fidelity({"fidelity_intra": 0.79, "fidelity_intra_chance": 0.34, "fidelity_trustworthiness": 0.97}))
+    true neighbors kept: within a step 7.9 of 10 (3.4 by chance); all points at once: no false neighbors 0.97
     """
-    parts = [
-        f"{10 * kept:.1f} {where}" + ("" if chance is None else f" ({10 * chance:.1f} by chance)")
-        for where, kept, chance in kept_neighbors(attributes)
-    ]
-    where = measured_on(attributes)
-    of = f", among the {where}," if where else ""
-    return f"trust: of a point's 10 true neighbors{of} the picture keeps {', '.join(parts)}" if parts else ""
+    groups: dict[str, list[str]] = {}
+    for one in measures(attributes):
+        said = " ".join(part for part in (one.name, one.number, one.unit) if part)
+        groups.setdefault(one.group, []).append(said + (f" ({one.by_chance} by chance)" if one.by_chance else ""))
+    return "; ".join(f"{group}: {', '.join(parts)}" for group, parts in groups.items())
 
 
 def failed_studies(entry: Entry | None, layer: str, methods: Sequence[str]) -> list[str]:

@@ -158,6 +158,10 @@ def test_the_report_holds_facts_and_figures_of_every_layer_and_fetches_nothing(f
         "0.25",
         "a<b>&c",
         "LSTM, 4 units, 5 steps",
+        "true neighbors kept",
+        "no false neighbors",
+        "distances in order",
+        " by chance)",
     ):
         assert fact in text, fact
     assert len(re.findall(r"\* plotly\.js v", page)) == 1, "plotly.js is inside once"

@@ -206,6 +206,10 @@ def test_another_method_and_the_clusters_are_shown_in_the_tab_as_on_the_page(tmp
     library = Library(tmp_path)
     asked = view_json(library, {"method": "pca", "color": "epoch"})
     assert len(asked["picture"]["data"]) == 1
+    bars = {one["name"]: one for one in asked["trust"]}
+    assert list(bars) == ["across steps", "no false neighbors", "distances in order"]
+    assert bars["no false neighbors"]["value"] > bars["no false neighbors"]["chance"] > 0.4
+    assert bars["distances in order"]["number"] in asked["trust_said"]
     assert {choice["value"] for choice in asked["methods"]} >= {"mmphate", "pca", "umap"}
     assert "no worker" in str(view_json(library, {"method": "umap"})["picture"]["layout"]["annotations"])
     with ResultStore.open(tmp_path / "version_0" / "hiddenscope", writable=True) as store:

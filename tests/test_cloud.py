@@ -1,8 +1,10 @@
 """What the picture of the page shows: methods, colors, parts, images of very many points, and what is said below it."""
 
 import base64
+import json
 import struct
 import zlib
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -11,7 +13,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hiddenscope.dashboard import cloud, figures
+from hiddenscope.dashboard import cloud, figures, words
 from hiddenscope.dashboard.cloud import Look, look_of, picture_figure, with_method
 from hiddenscope.dashboard.figures.embedding import embedding_at
 from hiddenscope.dashboard.figures.raster import png, rasterize
@@ -164,6 +166,49 @@ def test_whatever_a_browser_sends_becomes_a_look_that_can_be_drawn(asked):
     assert look.method in cloud.CHOICES
     assert look.color in cloud.COLORS
     assert picture_figure(view(), look=look).layout is not None
+
+
+MEASURED = {
+    "fidelity_intra": 0.79,
+    "fidelity_intra_chance": 0.34,
+    "fidelity_inter": 0.86,
+    "fidelity_inter_chance": 0.04,
+    "fidelity_trustworthiness": 0.97,
+    "fidelity_trustworthiness_chance": 0.5,
+    "fidelity_rank_correlation": -0.02,
+    "fidelity_rank_correlation_chance": 0.001,
+    "fidelity_epochs": 5.0,
+}
+
+
+def test_every_measure_of_trust_is_a_bar_below_the_picture_and_a_phrase_for_those_who_cannot_see_it():
+    told = {"seconds": 1.0, "note": "5 of 9 steps", **MEASURED}
+    bars, said = cloud.note(view(xr.Dataset({"embedding": points()}, attrs=told)), "", "")
+    names = [part.children for part in bars.children if part.className == "trust-name"]
+    assert names == ["true neighbors kept", "all points at once"]
+    drawn = [part.children for part in bars.children if part.className == "trust-part"]
+    shown = [
+        (name, gauge.children[0].style["width"], gauge.children[1].style["left"], number.children[0].children)
+        for name, gauge, number in drawn
+    ]
+    assert shown == [
+        ("within a step", "79%", "34%", "7.9"),
+        ("across steps", "86%", "4%", "8.6"),
+        ("no false neighbors", "97%", "50%", "0.97"),
+        ("distances in order", "0%", "0%", "-0.02"),
+    ]
+    for phrase in ("8.6 of 10 (0.4 by chance)", "no false neighbors 0.97 (0.50 by chance)", "distances in order -0.02"):
+        assert phrase in bars.title
+    assert bars.title == getattr(bars, "aria-label")
+    assert said.children.endswith("trust measured on the newest 5 epochs")
+
+
+@given(st.dictionaries(st.sampled_from(list(MEASURED)), st.floats() | st.text(max_size=3) | st.none()))
+def test_odd_measures_in_a_stored_picture_draw_no_bar_outside_of_its_frame(attributes):
+    for one in words.measures(attributes):
+        assert 0 <= one.value <= 1
+        assert one.chance is None or 0 <= one.chance <= 1
+    json.dumps([asdict(one) for one in words.measures(attributes)], allow_nan=False)
 
 
 class Asked:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from hiddenscope.dashboard import cloud, words
 from hiddenscope.dashboard.app import curves_figure, picture_figure
 from hiddenscope.dashboard.library import Library, alive
 from hiddenscope.dashboard.supervisor import Supervisor
+from hiddenscope.dashboard.trust import explained
 from hiddenscope.errors import HiddenscopeError
 
 
@@ -62,7 +64,8 @@ def view_json(
     failed = entry is not None and entry.state == "failed"
     facts = [view.status, words.recorded(newest), words.freshness(attributes, newest, now), doing]
     made_at = None if shown.result is None else float(shown.result.attrs.get("computed_at", 0.0))
-    kept = [] if shown.result is None else words.kept_neighbors(shown.result.attrs)
+    measured = {} if shown.result is None else shown.result.attrs
+    notes = [beside, words.left_out(shown.result, "", view.nodes), words.measured_on(measured)]
     answer: dict[str, Any] = {
         "runs": listed,
         "run": name,
@@ -72,9 +75,9 @@ def view_json(
         "epochs": view.epochs.tolist(),
         "status": " \u00b7 ".join(fact for fact in facts if fact),
         "problem": f"{entry.error}. {entry.advice}." if failed and entry is not None else "",
-        "trusted": "" if shown.result is None else words.neighbors_kept(shown.result.attrs),
-        "trust": [{"where": where, "kept": share, "chance": chance} for where, share, chance in kept],
-        "note": " \u00b7 ".join(part for part in (beside, words.left_out(shown.result, "", view.nodes)) if part),
+        "trust": [asdict(one) for one in words.measures(measured)],
+        "trust_said": explained(measured),
+        "note": " \u00b7 ".join(part for part in notes if part),
         "curves_mark": mark(name, view.layer, view.version, list(stored.values()), log, dark),
         "picture_mark": mark(name, view.layer, made_at, waiting, stored["clusters"], look.mark(),
                              view.version if look.color == "loss" else ""),

@@ -255,15 +255,26 @@ def test_picked_units_stand_by_name_below_and_a_click_puts_one_back(page, addres
 def test_the_bars_below_the_picture_say_how_far_to_trust_it(page, address):
     page.goto(address + "?run=first&method=pca")
     drawn(page, "traces.length === 1 && traces[0].count > 0")
-    page.wait_for_selector("#picture-note .trust .gauge >> nth=1")
+    page.wait_for_selector("#picture-note .trust .gauge >> nth=3")
     shown = page.evaluate(
-        "() => Array.from(document.querySelectorAll('#picture-note .trust-part'), part => "
-        "[parseFloat(part.querySelector('i').style.width) / 10, Number(part.querySelector('b').textContent)])"
+        """() => Array.from(document.querySelectorAll('#picture-note .trust-part'), part => ({
+          name: part.firstChild.textContent, full: parseFloat(part.querySelector('i').style.width),
+          mark: parseFloat(part.querySelector('u').style.left),
+          number: Number(part.querySelector('b').textContent) }))"""
     )
-    for width, number in shown:
-        assert 0 <= number <= 10
-        assert width == pytest.approx(number, abs=0.1)
-    assert "chance" in page.get_attribute("#picture-note .trust", "aria-label")
+    whole = {"within a step": 10, "across steps": 10, "no false neighbors": 1, "distances in order": 1}
+    assert [bar["name"] for bar in shown] == list(whole)
+    for bar in shown:
+        assert bar["full"] == pytest.approx(100 * bar["number"] / whole[bar["name"]], abs=1)
+    marks = {bar["name"]: bar["mark"] for bar in shown}
+    assert marks["no false neighbors"] == pytest.approx(50, abs=2)
+    assert marks["distances in order"] == pytest.approx(0, abs=5)
+    said = page.get_attribute("#picture-note .trust", "aria-label")
+    assert "by chance" in said
+    assert "trustworthiness" in said
+    page.set_viewport_size({"width": 1280, "height": 720})
+    strip = page.locator("#picture-note .trust")
+    assert strip.evaluate("part => part.scrollWidth <= part.clientWidth"), "it fits on a small laptop"
 
 
 def test_a_question_mark_explains_each_view(page, address):
@@ -271,6 +282,7 @@ def test_a_question_mark_explains_each_view(page, address):
     drawn(page, "traces.length === 1 && traces[0].count > 0")
     page.get_by_role("button", name="how to read the embedding").click()
     page.wait_for_selector("text=Each point is one hidden unit at one time step")
+    page.wait_for_selector("text=Distances in order: 1 when what lies farther apart always responds more differently")
 
 
 def test_a_click_on_the_curve_of_a_cluster_brings_all_its_units_forward_and_another_puts_them_back(

@@ -89,23 +89,29 @@
     }
   }
 
-  /* How far to trust the picture: a bar for what is kept, a mark at what chance would keep. */
-  function showTrust(name, found) {
+  /* How far to trust the picture: a bar for each measure, with a mark at what chance would give. */
+  function showTrust(found, said) {
     const made = (tag, text, style) => Object.assign(document.createElement(tag), { textContent: text || "", style: style || "" });
     const part = (one) => {
-      const place = made("span"), bar = made("span");
+      const place = made("span"), bar = made("span"), number = made("span");
+      place.className = "trust-part";
       bar.className = "gauge";
-      bar.append(made("i", "", "width:" + 100 * one.kept + "%"));
+      number.className = "trust-number";
+      number.append(made("b", one.number), " " + one.unit);
+      bar.append(made("i", "", "width:" + 100 * one.value + "%"));
       if (one.chance !== null) bar.append(made("u", "", "left:" + 98 * one.chance + "%"));
-      place.append(one.where, bar, made("b", (10 * one.kept).toFixed(1)), " of 10");
+      place.append(one.name, bar, number);
       return place;
     };
+    const parts = [];
+    found.forEach((one, k) => {
+      if (!k || found[k - 1].group !== one.group) parts.push(Object.assign(made("span", one.group), { className: "trust-name" }));
+      parts.push(part(one));
+    });
     at("trust").hidden = !found.length;
-    at("trust").replaceChildren(made("span", name), ...found.map(part));
-    const chance = (one) => (one.chance === null ? "" : " (" + (10 * one.chance).toFixed(1) + " by chance)");
-    const said = found.map((one) => (10 * one.kept).toFixed(1) + " " + one.where + chance(one)).join(", ");
-    at("trust").title = "Of a point's 10 true neighbors the picture keeps " + said + ".";
-    at("trust").setAttribute("aria-label", at("trust").title);
+    at("trust").replaceChildren(...parts);
+    at("trust").title = said;
+    at("trust").setAttribute("aria-label", said);
   }
 
   function show(news) {
@@ -123,7 +129,7 @@
     fill(at("layer"), news.layers, news.layer);
     at("status").textContent = news.status;
     state.epochs = news.epochs;
-    showTrust(news.trusted, news.trust);
+    showTrust(news.trust, news.trust_said);
     const parts = ["transport"];
     for (const name of ["picture", "curves"]) {
       if (!news[name]) continue;
