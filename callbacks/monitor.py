@@ -309,7 +309,7 @@ class HiddenStateMonitor(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Record the epoch, unless its validation has done so, and send the record off."""
-        self._look(trainer, pl_module)
+        self._look(trainer, pl_module, ended=True)
         self._settle(trainer)
         self._due_at_end = False
         self._page = watched(self._page)
@@ -318,7 +318,7 @@ class HiddenStateMonitor(pl.Callback):
         """As at the start of an epoch, for the last one."""
         self._settle(trainer)
 
-    def _look(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    def _look(self, trainer: pl.Trainer, module: pl.LightningModule, *, ended: bool = False) -> None:
         """Record the epoch that ends, if it is due and not recorded since the last optimiser step; log the scalars."""
         if is_dry_run(trainer):
             return
@@ -330,7 +330,7 @@ class HiddenStateMonitor(pl.Callback):
             due = trainer.strategy.broadcast(due)  # a function of the user's may say another thing in each process
         current = self._looked_at == (epoch, trainer.global_step)
         if due and not current:
-            self._capture(trainer, position_at_end(trainer))
+            self._capture(trainer, position_at_end(trainer), ended=ended)
             self._looked_at = (epoch, trainer.global_step)
         elif not due and not any(name.endswith("/change") for name in self._scalars):
             self._capture(trainer, float(epoch), to_record=False)  # early stopping wants every scalar from the start
@@ -339,7 +339,7 @@ class HiddenStateMonitor(pl.Callback):
             with self._shielded(epoch):
                 module.log_dict(self._scalars, on_step=False, on_epoch=True, batch_size=1)
 
-    def _capture(self, trainer: pl.Trainer, epoch: float, *, to_record: bool = True) -> None:
+    def _capture(self, trainer: pl.Trainer, epoch: float, *, to_record: bool = True, ended: bool = False) -> None:
         """Read the states on the first process; give the scalars to all of them, none after a failure."""
         named: dict[str, float] = {}
         with self._shielded(epoch):
@@ -347,7 +347,7 @@ class HiddenStateMonitor(pl.Callback):
                 captured = self._session.capture(to_record=to_record)
                 named = {f"{self._prefix}/{name}": value for name, value in captured.scalars.items()}
                 if to_record and self._outbox is not None:
-                    self._outbox.put(Record(epoch, captured, named, logged_step(trainer)))
+                    self._outbox.put(Record(epoch, captured, named, logged_step(trainer, ended=ended)))
         if trainer.world_size > 1:
             named = trainer.strategy.broadcast(named)
         self._scalars = named

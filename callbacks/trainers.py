@@ -72,9 +72,15 @@ def metrics_wanted(trainer: pl.Trainer) -> dict[str, str]:
     return {name: kind for name, kind in found.items() if isinstance(name, str)}
 
 
-def logged_step(trainer: pl.Trainer) -> int:
-    """The step at which loggers draw what is logged now; Lightning counts it apart from ``global_step``."""
-    return int(getattr(trainer.fit_loop.epoch_loop, "_batches_that_stepped", trainer.global_step))
+def logged_step(trainer: pl.Trainer, *, ended: bool = False) -> int:
+    """The step at which loggers draw what is logged now; Lightning counts it apart from ``global_step``.
+
+    Args:
+        trainer: of the training.
+        ended: whether the epoch's last batch is counted already; its metrics are drawn at the step of that batch.
+    """
+    counted = int(getattr(trainer.fit_loop.epoch_loop, "_batches_that_stepped", trainer.global_step))
+    return max(0, counted - 1) if ended else counted
 
 
 def log_folder(trainer: pl.Trainer, earlier: str | None) -> str:

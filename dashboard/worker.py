@@ -66,7 +66,8 @@ class Worker:
         self._stores: dict[str, ResultStore] = {}
         self._done: dict[tuple[str, str], str] = {}
         """The version of the run up to which a layer's picture is known to be right."""
-        self._failed: dict[tuple[str, str], float] = {}
+        self._failed: dict[tuple[str, str], tuple[str, float]] = {}
+        """For which version a layer's picture could not be made, and when that was tried."""
         self._painters: dict[tuple[str, str], Painter] = {}
         self._served: dict[str, float] = {}
         self._said: dict[Path, Entry] = {}
@@ -112,10 +113,10 @@ class Worker:
         return sorted(found, key=lambda info: self._served.get(info.path, -math.inf))
 
     def _wanted(self, info: RunInfo, layer: str) -> bool:
-        """Whether a layer has news, and has not just failed."""
-        key = (info.path, layer)
-        waited = time.monotonic() - self._failed.get(key, -RETRY)
-        return self._done.get(key) != _stamp(info.version, info.status) and waited >= RETRY
+        """Whether a layer has news, and these have not just failed."""
+        key, stamp = (info.path, layer), _stamp(info.version, info.status)
+        failed, at = self._failed.get(key, ("", 0.0))
+        return self._done.get(key) != stamp and (failed != stamp or time.monotonic() - at >= RETRY)
 
     def _serve(self, info: RunInfo) -> bool:
         """Make the first missing picture of a run; True if one was made or tried."""
@@ -136,12 +137,17 @@ class Worker:
                 self._put_away(info.path)
         except RunLockedError:
             # Another dashboard makes the pictures of this run; its journal says so, ours stays silent.
-            self._failed.update({(info.path, name): time.monotonic() for name in info.layers})
+            self._put_off(info, info.layers)
         except Exception as error:
-            self._failed.update({(info.path, name): time.monotonic() for name in ([layer] if layer else info.layers)})
+            self._put_off(info, [layer] if layer else info.layers)
             self._say(folder, Entry("failed", layer=layer, error=one_line(error), advice=_advice(error)))
             return True
         return False
+
+    def _put_off(self, info: RunInfo, layers: Sequence[str]) -> None:
+        """Try layers again with the next epoch, or after a while."""
+        stamp = _stamp(info.version, info.status)
+        self._failed.update({(info.path, name): (stamp, time.monotonic()) for name in layers})
 
     def _embed(self, run: Run, layer: str, *, training: bool) -> None:
         folder = Path(run.path)
@@ -348,7 +354,7 @@ def _advice(error: BaseException) -> str:
         return "close other programs or record fewer steps or epochs; it is tried again at the next epoch"
     if isinstance(error, PermissionError):
         return "make the run's folder writable for this user, or copy the run elsewhere; pictures are stored beside it"
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) or "(os error " in str(error):  # the storage tells the system's word in its own error
         return "check that the disk is there and has room; it is tried again in half a minute"
     return "the recording goes on unharmed; it is tried again at the next epoch, or in half a minute"
 

@@ -141,11 +141,14 @@ def test_scalars_are_logged_and_equal_what_the_states_say(trained: Trained) -> N
     assert trained.trainer.callback_metrics["hiddenscope/lstm/change"] == pytest.approx(change[-1], rel=1e-4)
 
 
-def test_each_epoch_knows_the_step_at_which_the_logger_drew_it(tmp_path: Path) -> None:
-    fit(tmp_path, HiddenStateMonitor(verbose=False, strict=True))
+@pytest.mark.parametrize(("options", "metric"), [({}, "val_loss"), ({"limit_val_batches": 0}, "train_loss")])
+def test_each_epoch_knows_the_step_at_which_the_logger_drew_it(
+    tmp_path: Path, options: dict[str, int], metric: str
+) -> None:
+    fit(tmp_path, HiddenStateMonitor(verbose=False, strict=True), **options)
     run = open_run(tmp_path)
     (table,) = tmp_path.rglob("metrics.csv")
-    logged = pd.read_csv(table).dropna(subset=["val_loss"])
+    logged = pd.read_csv(table).dropna(subset=[metric])
     assert run.metrics()["hiddenscope/step"].tolist()[1:] == logged["step"].tolist()
 
 

@@ -300,6 +300,23 @@ def test_a_failure_is_told_with_advice_and_the_other_runs_go_on(tmp_path, monkey
     assert open_run(tmp_path / "good").results.get("lstm", "mmphate") is not None
 
 
+def test_a_picture_that_failed_is_tried_again_with_the_next_epoch(tmp_path, monkeypatch):
+    with monkeypatch.context() as broken, SnapshotWriter.open(tmp_path / "hiddenscope", describe()) as writer:
+        broken.setattr(Painter, "paint", lambda *_, **__: 1 / 0)
+        writer.append(snapshot(-1.0))
+        worker = Worker(tmp_path)
+        assert worker.turn()
+        assert not worker.turn()
+        assert "at the next epoch" in journal.read(tmp_path / "hiddenscope").advice
+        broken.undo()
+        assert not worker.turn(), "nothing is new"
+        writer.append(snapshot(0.0))
+        assert worker.turn(), "the advice holds"
+        worker.close()
+    assert journal.read(tmp_path / "hiddenscope").state == "idle"
+    assert open_run(tmp_path).results.get("lstm", "mmphate").attrs["covers_epoch"] == 0
+
+
 def test_a_layer_that_fails_does_not_keep_the_next_from_its_picture(tmp_path, monkeypatch):
     record(tmp_path, range(-1, 1), ("lstm", "gru"))
     real = Painter.paint
