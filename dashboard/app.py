@@ -175,7 +175,8 @@ def _bring_news(app: Dash, library: Library, supervisor: Supervisor | None) -> N
         news["status"] = _status(view, words.working(entry, view.layer, time.time()) if at_work else "")
         news["notice"] = _notice(view, entry, supervisor)
         smoothing = min(max(0.0, float(smooth)), 0.99) if isinstance(smooth, int | float) and abs(smooth) <= 1 else 0.0
-        beside_at = list(library.stored(run, view.layer, ("mmphate", "clusters", "phases")).values())
+        stored = library.stored(run, view.layer, ("mmphate", "clusters", "phases"))
+        beside_at = list(stored.values())
         curves_at = [run, view.layer, view.version, beside_at, log, smoothing, dark]
         units_at: Any = [run, view.layer, view.result_version]
         columns_told = seen.get("unit_columns")
@@ -190,7 +191,7 @@ def _bring_news(app: Dash, library: Library, supervisor: Supervisor | None) -> N
         shown, waiting, beside = with_method(library, run, view, wanted.method, supervisor)
         clusters = library.unit_clusters(run, view.layer) if wanted.color == "cluster" else None
         made_at = None if shown.result is None else float(shown.result.attrs.get("computed_at", 0.0))
-        by = view.version if wanted.color == "loss" else clusters is not None
+        by = {"loss": view.version, "cluster": stored["clusters"]}.get(wanted.color)
         picture_at = [run, view.layer, made_at, waiting, by, *wanted.mark()]
         if seen.get("curves") != curves_at:
             groups = library.unit_clusters(run, view.layer)
@@ -203,16 +204,20 @@ def _bring_news(app: Dash, library: Library, supervisor: Supervisor | None) -> N
         epochs = sorted({float(epoch) for name in compared for epoch in _epochs(library, name)})
         if seen.get("epochs") != (epochs_at := [len(epochs), epochs[-1] if epochs else None, compared]):
             news["epochs"] = epochs
+
+        def draw_picture() -> tuple[dict[str, Any], str]:
+            figure = picture_figure(shown, look=wanted, clusters=clusters, waiting=waiting)
+            note = str((figure.layout.meta or {}).get("note", ""))
+            figure.layout.meta = {**(figure.layout.meta or {}), "look": replace(wanted, window=None).mark()}
+            return figure.to_dict(), note
+
         if seen.get("picture") != picture_at:
-
-            def draw_picture() -> tuple[dict[str, Any], list[Any]]:
-                figure = picture_figure(shown, look=wanted, clusters=clusters, waiting=waiting)
-                figure.layout.meta = {**(figure.layout.meta or {}), "look": replace(wanted, window=None).mark()}
-                return figure.to_dict(), cloud.note(shown, (figure.layout.meta or {}).get("note", ""), beside)
-
-            news["picture"], news["note"] = sketches.drawn(["picture", *picture_at], draw_picture)
+            news["picture"], _ = sketches.drawn(["picture", *picture_at], draw_picture)
             news["extent"] = _extent(shown)
+        if seen.get("note") != (note_at := [*picture_at, beside]):  # an old picture is told to be older with each epoch
+            news["note"] = cloud.note(shown, sketches.drawn(["picture", *picture_at], draw_picture)[1], beside)
         told = {"runs": listed, "layers": list(view.layers), "curves": curves_at, "picture": picture_at}
+        told["note"] = note_at
         told |= {"units": units_at, "unit_columns": columns_told, "epochs": epochs_at, "listing": listing_at}
         if told != seen:
             news["seen"] = told
@@ -268,6 +273,7 @@ def curves_figure(
     figure: dict[str, Any] = figures.curves(
         view.metrics, intra, inter, log=log, smoothing=smoothing, clusters=clusters, phases=phases, dark=dark
     ).to_dict()
+    figure["layout"]["uirevision"] = f"curves of {view.name}, {view.layer}"
     return figure
 
 

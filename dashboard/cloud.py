@@ -172,7 +172,7 @@ def picture_figure(
     points = part_of(view.result["embedding"], look)
     if not points.size:
         return message("No step or epoch of this picture lies in the chosen range;<br>widen it.", dark=look.dark)
-    return figures.embedding(
+    figure = figures.embedding(
         points,
         color=coloring,
         class_names=names,
@@ -181,6 +181,9 @@ def picture_figure(
         window=look.window,
         dark=look.dark,
     )
+    if look.dimensions == 2:  # a zoom outlives new epochs and colors, not another run or method
+        figure.update_layout(uirevision=f"{look.method} of {view.name}, {view.layer}")
+    return figure
 
 
 def frame(view: View, look: Look, epoch: float, clusters: xr.DataArray | None = None) -> dict[str, Any] | None:

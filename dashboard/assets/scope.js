@@ -100,10 +100,22 @@
     const scene = graph && graph._fullLayout && graph._fullLayout.scene && graph._fullLayout.scene._scene;
     if (layout.scene && scene && scene.getCamera) layout.scene.camera = scene.getCamera();
     keepZoom(layout, scene);
-    if (zoomTold && !layout.scene && graph && graph._fullLayout && graph._fullLayout.xaxis) {
-      for (const axis of ["xaxis", "yaxis"]) {
-        layout[axis] = Object.assign({}, layout[axis], { range: graph._fullLayout[axis].range.slice(), autorange: false });
-      }
+    return layout.scene ? layout : withRanges(layout, graph);
+  }
+
+  /* The part of the curves that the reader has zoomed into: what arrives must not undo it, another run does. */
+  function keptRanges(figure) {
+    const graph = document.querySelector("#curves .js-plotly-plot");
+    return { data: figure.data, layout: withRanges(figure.layout, graph) };
+  }
+
+  function withRanges(wanted, graph) {
+    const drawn = graph && graph._fullLayout, layout = Object.assign({}, wanted);
+    if (!drawn || graph.layout.uirevision !== layout.uirevision) return layout;
+    for (const name of Object.keys(layout).filter((key) => /^[xy]axis[0-9]*$/.test(key))) {
+      const axis = drawn[name];
+      if (!axis || axis.autorange || !axis.range || (layout[name].type || axis.type) !== axis.type) continue;
+      layout[name] = Object.assign({}, layout[name], { range: axis.range.slice(), autorange: false });
     }
     return layout;
   }
@@ -645,7 +657,7 @@
         const keep = window.dash_clientside.no_update;
         return clicks && extent ? [extent.steps, extent.epochs] : [keep, keep];
       },
-      curves: (figure, units, focus) => figure ? composeCurves(figure, units, focus) : window.dash_clientside.no_update,
+      curves: (figure, units, focus) => figure ? composeCurves(keptRanges(figure), units, focus) : window.dash_clientside.no_update,
 
       /* cursor and recorded epochs -> slider and label */
       transport: function (cursor, recorded) {
@@ -654,7 +666,8 @@
         window.requestAnimationFrame(placeCursor);
         const last = Math.max(epochs.length - 1, 0);
         const at = cursorAt === null ? last : indexOf(epochs, cursorAt);
-        const label = cursorAt === null ? (epochs.length ? "all " + epochs.length + " epochs" : "") : epochName(cursorAt);
+        const every = epochs.length > 1 ? "all " + epochs.length + " epochs" : epochs.length ? "one epoch" : "";
+        const label = cursorAt === null ? every : epochName(cursorAt);
         return [Math.max(last, 1), at, label];
       },
       scrubbed: function (value) {

@@ -129,6 +129,30 @@ def serve_here() -> Iterator[Callable[[Dash], str]]:
 
 
 @pytest.fixture(scope="module")
+def tensorboard() -> Iterator[Serve]:
+    """Starts TensorBoard on a free port and gives its address, path prefix included; ends it afterwards."""
+    with contextlib.ExitStack() as stack:
+
+        def start(logdir: Path, *options: str) -> str:
+            with listen("127.0.0.1", 0) as probe:
+                port = probe.getsockname()[1]
+            command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logdir), "--host", "127.0.0.1"]
+            environment = os.environ | {"OMP_NUM_THREADS": "1"}
+            process = subprocess.Popen(
+                [*command, "--port", str(port), *options], stderr=subprocess.PIPE, text=True, env=environment
+            )
+            assert process.stderr is not None
+            assert any("http://" in line for line in process.stderr), "TensorBoard did not start"
+            drain = threading.Thread(target=process.stderr.read, daemon=True)
+            drain.start()
+            stack.callback(_end, process, drain)
+            prefix = next((option.partition("=")[2] for option in options if option.startswith("--path_prefix=")), "")
+            return f"http://127.0.0.1:{port}{prefix}"
+
+        yield start
+
+
+@pytest.fixture(scope="module")
 def words_read(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the run of a network that reads words, its picture and its co-clusters."""
     logdir = tmp_path_factory.mktemp("logs")
@@ -149,5 +173,6 @@ def _end(process: subprocess.Popen[str], drain: threading.Thread) -> None:
         process.kill()
         process.wait()
     drain.join()
-    if process.stdout is not None:
-        process.stdout.close()
+    for stream in (process.stdout, process.stderr):
+        if stream is not None:
+            stream.close()

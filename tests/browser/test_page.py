@@ -1,14 +1,12 @@
-"""The page in a real browser: what it draws, while a real training records in another process."""
+"""The page in a real browser: what it draws of a run whose numbers are known."""
 
-import os
 import shutil
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 
+from drawn import CURVE, EYE, NAMELESS, POINTS, TRACES, assert_fits, turn_camera
 from hiddenscope.dashboard.worker import Worker
 from hiddenscope.description import LayerDescription, RunDescription, Snapshot
 from hiddenscope.run import open_run
@@ -16,73 +14,6 @@ from hiddenscope.store import SnapshotWriter
 
 pytestmark = pytest.mark.browser
 
-TRAINING = """
-import sys, time, warnings
-from pathlib import Path
-warnings.filterwarnings("ignore")
-import pytorch_lightning as pl, torch
-from torch import nn
-import hiddenscope as hs
-
-torch.set_num_threads(1)
-pl.seed_everything(0)
-
-
-class Net(pl.LightningModule):
-    def __init__(self):
-        super().__init__()
-        self.lstm = nn.LSTM(3, 8, batch_first=True)
-        self.head = nn.Linear(8, 2)
-
-    def forward(self, x):
-        return self.head(self.lstm(x)[0][:, -1])
-
-    def training_step(self, batch, _):
-        loss = nn.functional.cross_entropy(self(batch[0]), batch[1])
-        self.log("train_loss", loss, on_step=False, on_epoch=True)
-        return loss
-
-    def configure_optimizers(self):
-        return torch.optim.Adam(self.parameters(), lr=1e-2)
-
-
-class Steered(pl.Callback):
-    # Trains only as many epochs as the file allows.
-
-    def on_train_epoch_end(self, trainer, module):
-        while int(Path(sys.argv[2]).read_text() or 0) <= trainer.current_epoch:
-            time.sleep(0.05)
-
-
-x = torch.randn(64, 10, 3)
-y = (x[:, :, 0].sum(1) > 0).long()
-data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=16)
-monitor = hs.HiddenStateMonitor(probe=(x[:12], y[:12]))
-pl.Trainer(
-    max_epochs=9, default_root_dir=sys.argv[1], callbacks=[monitor, Steered()], accelerator="cpu",
-    enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False, logger=False,
-).fit(Net(), data)
-"""
-
-CURVE = """name => {
-  const graph = document.querySelector('#curves .js-plotly-plot');
-  const found = graph && graph._fullData && graph._fullData.find(trace => trace.name === name);
-  return found ? (found.type === 'heatmap' ? found.z[0].length : found.x.length) : 0;
-}"""
-POINTS = """() => {
-  const graph = document.querySelector('#picture .js-plotly-plot');
-  return graph && graph._fullData && graph._fullData.length ? graph._fullData[0].x.length : 0;
-}"""
-TRACES = """() => {
-  const graph = document.querySelector('#picture .js-plotly-plot');
-  return graph._fullData.map(trace => ({
-    name: trace.name, type: trace.type, count: trace.x.length, opacity: trace.opacity,
-    epochs: Array.from(new Set(Array.from(trace.customdata || [], row => row[0]))),
-    units: Array.from(new Set(Array.from(trace.customdata || [], row => row[2]))),
-    colors: trace.marker && trace.marker.color && trace.marker.color.length > 7
-      && typeof trace.marker.color !== 'string' ? Array.from(trace.marker.color) : null,
-  }));
-}"""
 EPOCHS, STEPS, UNITS, SAMPLES = 6, 8, 7, 12
 
 
@@ -123,40 +54,6 @@ def open_view(page, address, query=""):
     page.wait_for_function(f"() => ({CURVE})('train_loss') > 0")
 
 
-@pytest.mark.timeout(900)
-def test_points_and_curves_appear_and_grow_while_a_training_runs(page, serve, tmp_path):
-    page.goto(serve(tmp_path))
-    page.wait_for_selector("text=Waiting for the first run")
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    allowed = tmp_path / "allowed"
-    allowed.write_text("3")
-    training = subprocess.Popen([sys.executable, "-c", TRAINING, str(tmp_path), str(allowed)], env=environment)
-    try:
-        page.wait_for_function(f"() => ({CURVE})('train_loss') >= 1", timeout=240_000)
-        page.wait_for_function(f"() => ({POINTS})() > 0", timeout=240_000)
-        first_points = page.evaluate(POINTS)
-        assert first_points % (10 * 8) == 0, "every step and unit of each embedded epoch"
-        first = {name: page.evaluate(CURVE, name) for name in ("mean over steps", "intra-step entropy", "unit 3")}
-        assert all(count >= 1 for count in first.values())
-        assert page.locator("#status .dot.training").is_visible()
-        allowed.write_text("6")
-        page.wait_for_function(f"() => ({CURVE})('train_loss') >= 5", timeout=240_000)
-        page.wait_for_function(f"() => ({POINTS})() > {first_points}", timeout=240_000)
-        for name, count in first.items():
-            page.wait_for_function(f"() => ({CURVE})('{name}') > {count}", timeout=240_000)
-        allowed.write_text("9")
-        assert training.wait(timeout=150) == 0
-        page.wait_for_function("() => document.getElementById('status').innerText.includes('finished')")
-        page.wait_for_function(
-            "() => document.getElementById('status').innerText.includes('picture of epoch 8')", timeout=240_000
-        )
-        page.wait_for_function(f"() => ({CURVE})('train_loss') === 9")
-        page.wait_for_function(f"() => ({POINTS})() === {10 * 10 * 8}", timeout=240_000)
-    finally:
-        training.kill()
-        training.wait()
-
-
 def test_a_commit_is_on_the_curves_within_two_seconds(page, serve, tmp_path):
     description = RunDescription(
         layers=(LayerDescription("gru", "GRU", np.arange(4), np.arange(5)),),
@@ -194,26 +91,11 @@ def test_the_picture_holds_every_node_and_its_colors_follow_the_choice(page, add
 
 def test_the_camera_stays_where_the_reader_turned_it(page, address):
     open_view(page, address)
-    eye = "() => document.querySelector('#picture .js-plotly-plot')._fullLayout.scene._scene.getCamera().eye"
-    page.wait_for_function(f"() => {{ try {{ return ({eye})().x > 0; }} catch {{ return false; }} }}")
-    before = page.evaluate(eye)
-    box = page.locator("#picture").bounding_box()
-    x, y = box["x"] + box["width"] / 3, box["y"] + box["height"] / 2
-    for _ in range(5):  # a busy machine may miss a fast hand
-        page.mouse.move(x, y)
-        page.mouse.down()
-        page.mouse.move(x + 120, y + 30, steps=8)
-        page.mouse.up()
-        page.wait_for_timeout(1_000)
-        turned = page.evaluate(eye)
-        if abs(turned["x"] - before["x"]) > 0.01:
-            break
-    assert abs(turned["x"] - before["x"]) > 0.01
+    turned = turn_camera(page)
     page.click("#color")
     page.click("[role=option]:has-text('unit')")
     page.wait_for_function(f"() => new Set(({TRACES})()[0].colors).size === {UNITS}")
-    after = page.evaluate(eye)
-    assert after == pytest.approx(turned, abs=1e-6)
+    assert page.evaluate(EYE) == pytest.approx(turned, abs=1e-6)
 
 
 def test_a_zoom_outlives_what_is_drawn_anew(page, address):
@@ -354,27 +236,13 @@ def test_the_theme_is_kept_and_both_appearances_are_drawn_in_their_own_colors(pa
 
 
 def test_everything_essential_fits_on_a_small_laptop_screen(page, address):
-    page.set_viewport_size({"width": 1280, "height": 720})
     open_view(page, address)
-    for part in ("#picture", "#curves", "#status", "#transport"):
-        box = page.locator(part).bounding_box()
-        assert box["y"] >= 0, part
-        assert box["y"] + box["height"] <= 720, part
-        assert box["x"] + box["width"] <= 1280, part
-        assert box["width"] > 100, part
-    assert page.evaluate("() => document.documentElement.scrollWidth") <= 1280
+    assert_fits(page, 1280, 720)
 
 
 def test_every_control_has_a_name_that_a_screen_reader_can_say(page, address):
     open_view(page, address)
-    nameless = page.evaluate(
-        """() => Array.from(document.querySelectorAll('main button, main input, main [role=slider]'))
-          .filter(e => !e.closest('.modebar-container') && e.type !== 'hidden' && !e.hidden)
-          .filter(e => !(e.getAttribute('aria-label') || e.getAttribute('aria-labelledby') || e.innerText
-                         || (e.labels && e.labels.length)))
-          .map(e => e.outerHTML.slice(0, 120))"""
-    )
-    assert nameless == []
+    assert page.evaluate(NAMELESS) == []
 
 
 def test_a_run_that_cannot_be_read_harms_no_other(page, serve, tmp_path, recorded):

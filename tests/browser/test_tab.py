@@ -1,14 +1,8 @@
 """The tab HIDDENSCOPE in a real TensorBoard and a real browser."""
 
-import os
-import subprocess
-import sys
-import threading
-
 import numpy as np
 import pytest
 
-from hiddenscope.dashboard.command import listen
 from hiddenscope.description import LayerDescription, RunDescription, Snapshot
 from hiddenscope.store import SnapshotWriter
 
@@ -34,7 +28,7 @@ TRACES = """() => document.querySelector('#picture .js-plotly-plot')._fullData.m
 @pytest.mark.parametrize(
     "options", [(), ("--load_fast=false", "--path_prefix=/deep/down")], ids=["default loader", "slow loader, prefix"]
 )
-def test_the_tab_shows_a_run_as_it_grows_in_the_page_of_tensorboard(page, tmp_path, options):
+def test_the_tab_shows_a_run_as_it_grows_in_the_page_of_tensorboard(page, tensorboard, tmp_path, options):
     page.set_default_timeout(240_000)  # TensorBoard, its data server and the worker start together
     description = RunDescription(
         layers=(LayerDescription("lstm", "LSTM", np.arange(UNITS), np.arange(STEPS)),),
@@ -44,50 +38,31 @@ def test_the_tab_shows_a_run_as_it_grows_in_the_page_of_tensorboard(page, tmp_pa
         probe_fingerprint="probe",
         model="Net",
     )
-    with listen("127.0.0.1", 0) as probe:
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(tmp_path), "--host", "127.0.0.1"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with SnapshotWriter.open(tmp_path / "version_0" / "hiddenscope", description) as writer:
         record(writer, 0)
         record(writer, 1)
-        server = subprocess.Popen(
-            [*command, "--port", str(port), *options], stderr=subprocess.PIPE, text=True, env=environment
-        )
-        assert server.stderr is not None
-        drain = threading.Thread(target=server.stderr.read, daemon=True)
-        try:
-            assert any("http://" in line for line in server.stderr), "TensorBoard did not start"
-            drain.start()
-            prefix = "/deep/down" if options else ""
-            page.goto(f"http://127.0.0.1:{port}{prefix}/data/plugin/hiddenscope/index.html")
-            page.wait_for_function(f"() => ({COUNT})(['curves', 0]) === 2")
-            page.wait_for_function(f"() => ({COUNT})(['picture', 0]) === {2 * STEPS * UNITS}")
-            record(writer, 2)
-            page.wait_for_function(f"() => ({COUNT})(['curves', 0]) === 3")
-            page.wait_for_function(f"() => ({COUNT})(['picture', 0]) === {3 * STEPS * UNITS}")
-            page.keyboard.press("ArrowLeft")
-            page.wait_for_function("() => document.getElementById('epoch-label').textContent === 'epoch 1'")
-            assert page.locator("#curve-cursor").is_visible()
-            assert page.input_value("#run") == "version_0"
-            page.keyboard.press("Escape")
-            page.wait_for_selector("#panel-body tr[data-unit]")
-            rows = "() => Array.from(document.querySelectorAll('#panel-body tr[data-unit]'), row => row.dataset.unit)"
-            assert page.evaluate(rows) == [str(unit) for unit in range(UNITS)]
-            page.click("#panel-body th button >> nth=0")
-            assert page.evaluate(rows) == [str(unit) for unit in reversed(range(UNITS))]
-            page.click("#panel-body tr[data-unit='3']")
-            page.wait_for_function(f"() => ({TRACES})().some(trace => trace.name === 'unit 3')")
-            assert "unit 3" in page.inner_text("#chosen")
-            page.click("#chosen button")
-            page.wait_for_function(f"() => ({TRACES})().length === 1")
-            page.select_option("#method", "pca")
-            page.wait_for_function("() => document.getElementById('note').textContent.includes('embedded')")
-            page.select_option("#dimensions", "2")
-            page.wait_for_function(f"() => ({COUNT})(['picture', 0]) === {3 * STEPS * UNITS}")
-        finally:
-            page.goto("about:blank")  # it would miss the server
-            server.terminate()
-            server.wait(timeout=30)
-            drain.join()
-            server.stderr.close()
+        page.goto(f"{tensorboard(tmp_path, *options)}/data/plugin/hiddenscope/index.html")
+        page.wait_for_function(f"() => ({COUNT})(['curves', 0]) === 2")
+        page.wait_for_function(f"() => ({COUNT})(['picture', 0]) === {2 * STEPS * UNITS}")
+        record(writer, 2)
+        page.wait_for_function(f"() => ({COUNT})(['curves', 0]) === 3")
+        page.wait_for_function(f"() => ({COUNT})(['picture', 0]) === {3 * STEPS * UNITS}")
+        page.keyboard.press("ArrowLeft")
+        page.wait_for_function("() => document.getElementById('epoch-label').textContent === 'epoch 1'")
+        assert page.locator("#curve-cursor").is_visible()
+        assert page.input_value("#run") == "version_0"
+        page.keyboard.press("Escape")
+        page.wait_for_selector("#panel-body tr[data-unit]")
+        rows = "() => Array.from(document.querySelectorAll('#panel-body tr[data-unit]'), row => row.dataset.unit)"
+        assert page.evaluate(rows) == [str(unit) for unit in range(UNITS)]
+        page.click("#panel-body th button >> nth=0")
+        assert page.evaluate(rows) == [str(unit) for unit in reversed(range(UNITS))]
+        page.click("#panel-body tr[data-unit='3']")
+        page.wait_for_function(f"() => ({TRACES})().some(trace => trace.name === 'unit 3')")
+        assert "unit 3" in page.inner_text("#chosen")
+        page.click("#chosen button")
+        page.wait_for_function(f"() => ({TRACES})().length === 1")
+        page.select_option("#method", "pca")
+        page.wait_for_function("() => document.getElementById('note').textContent.includes('embedded')")
+        page.select_option("#dimensions", "2")
+        page.wait_for_function(f"() => ({COUNT})(['picture', 0]) === {3 * STEPS * UNITS}")
