@@ -426,13 +426,15 @@ def test_another_method_follows_the_training_or_says_how_far_it_goes(page, addre
 
 
 def test_an_open_panel_is_drawn_anew_with_the_epochs_that_arrive(page, address, live):
-    opened(page, address, live)
-    page.get_by_role("tab", name="Phases").or_(page.get_by_role("tab", name="Clusters")).first.click()
-    wait(page, "() => document.querySelector('#panel-body .js-plotly-plot, #panel-body .panel-message')")
-    opened_panel = page.evaluate("() => new URLSearchParams(location.search).get('panel')")
-    one_more(page, live)
-    assert page.evaluate("() => new URLSearchParams(location.search).get('panel')") == opened_panel
-    wait(page, "() => document.querySelector('#panel-body .js-plotly-plot, #panel-body .panel-message')")
+    live.allow(max(live.allowed, 14))  # phases are not looked for in fewer
+    opened(page, address, live, "&panel=checks&checks.entropy=inter-step")
+    holds = """epoch => Array.from(document.querySelectorAll('#panel-body .js-plotly-plot'))
+      .some(graph => (graph._fullData || []).some(trace => Array.from(trace.x || []).map(Number).includes(epoch)))"""
+    wait(page, holds, live.newest)
+    wait(page, holds, one_more(page, live))
+    assert page.get_by_role("textbox", name="other embeddings").input_value() == "inter-step"
+    kept = page.evaluate("() => new URLSearchParams(location.search).getAll('panel').join()")
+    assert kept == "checks"
 
 
 def test_runs_beside_each_other_grow_on_linked_axes_and_come_into_one_picture(page, address, live, finished):
