@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
@@ -78,11 +79,16 @@ class BackgroundWriter:
 
         When the time is up, the thread is left to the disk it hangs on, and dies with the process.
         """
+        began = time.monotonic()
         with self._changed:
             if self._status is None:
                 self._status = status
             self._changed.notify_all()
-            return self._changed.wait_for(lambda: self._ended, timeout=timeout)
+            ended = self._changed.wait_for(lambda: self._ended, timeout=timeout)
+        if ended:
+            # The thread still lets go of its last tensors. Should Python end meanwhile, that would abort the process.
+            self._thread.join(timeout=max(1.0, timeout - (time.monotonic() - began)))
+        return ended
 
     @property
     def unwritten(self) -> list[float]:

@@ -253,6 +253,31 @@ def test_the_queue_is_bounded_and_recovers(tmp_path: Path) -> None:
     assert not writer.submit(99, lambda: Snapshot(99, {}))
 
 
+def test_when_a_writer_is_closed_its_thread_has_let_go_of_everything() -> None:
+    class Nothing:
+        def append(self, snapshot: Snapshot) -> None:
+            pass
+
+        def finish(self, status: str, *, amended: Amendments) -> None:
+            pass
+
+    class Slow:
+        """As a tensor whose memory takes its time to be given back."""
+
+        def __call__(self) -> Snapshot:
+            return Snapshot(0.0, {})
+
+        def __del__(self) -> None:
+            time.sleep(0.3)
+            gone.append(True)
+
+    gone: list[bool] = []
+    writer = BackgroundWriter(Nothing())
+    assert writer.submit(0.0, Slow())
+    assert writer.close("finished", timeout=30)
+    assert gone, "a thread that frees tensors while Python ends aborts the process"
+
+
 def test_a_disk_that_never_answers_is_left_after_a_bounded_wait(
     undisturbed: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
