@@ -130,9 +130,9 @@ def test_an_empty_page_waits_for_the_training_and_grows_with_it_from_the_untrain
     live = request.getfixturevalue("live")
     (cloud,) = pictured(page, -1)
     assert cloud["count"] == STEPS * UNITS
-    assert page.inner_text("#epoch-label") == "one epoch"
-    assert "untrained network recorded" in page.inner_text("#status")
-    assert page.locator("#status .dot.training").is_visible()
+    wait(page, f"() => {LABEL} === 'one epoch'")
+    wait(page, "() => document.getElementById('status').innerText.includes('untrained network recorded')")
+    page.wait_for_selector("#status .dot.training")
     mean = next(trace for trace in until(page, "traces.length > 0", "curves") if trace["name"] == "mean over steps")
     assert mean["count"] == 1
     assert "markers" in mean["mode"], "a line through one epoch would be invisible"
@@ -147,7 +147,6 @@ def test_an_empty_page_waits_for_the_training_and_grows_with_it_from_the_untrain
     for name in ("train_accuracy", "10th percentile", "90th percentile", "intra-step entropy", "unit 3"):
         wait(page, f"() => ({CURVE})('{name}') === {FIRST + (not name.startswith('train'))}")
     wait(page, f"() => document.getElementById('status').innerText.includes('picture of epoch {FIRST - 1}')")
-    assert f"epoch {FIRST - 1}" in page.inner_text("#status")
     page.wait_for_selector("#picture-note .trust .gauge >> nth=3")
     said = page.get_attribute("#picture-note .trust", "aria-label")
     for phrase in ("within a step", "across steps", "no false neighbors", "distances in order", "by chance"):
@@ -247,7 +246,7 @@ def test_cursor_play_log_and_smoothing_outlive_the_epochs_that_arrive_and_a_relo
         traces = until(page, f"traces.some(t => t.name === 'now' && t.epochs.length === 1 && t.epochs[0] === {at})")
         trails = {epoch for trace in traces if trace["name"] == "trail" for epoch in trace["epochs"]}
         assert trails == set(range(max(-1, at - 10), at)), "what went before fades behind"
-        assert page.inner_text("#epoch-label") == f"epoch {at}"
+        wait(page, f"() => {LABEL} === 'epoch {at}'")
         x = page.evaluate(
             f"() => {{ const g = {CURVES}, a = g._fullLayout.xaxis;"
             f" return g.getBoundingClientRect().left + a._offset + a.d2p({at}); }}"
@@ -490,16 +489,16 @@ def test_a_training_that_is_killed_and_resumed_is_called_so_and_the_other_goes_o
         wait(page, f"() => {said} === 'training'")
         page.locator(f"{row} [col-id='run']").click()
         wait(page, "() => new URLSearchParams(location.search).get('run') === 'second'")
-        pictured(page, -1)
-        assert page.inner_text("#epoch-label") == "one epoch"
+        until(page, "traces.length && traces[0].epochs.join() === '-1'")
+        wait(page, f"() => {LABEL} === 'one epoch'")
         second.allow(2)
         pictured(page, 1)
         second.wait_until_it_stands()
         second.kill()
         wait(page, f"() => ({said} || '').startsWith('killed')")
         wait(page, "() => document.getElementById('status').innerText.includes('killed')")
-        assert page.locator("#status .dot.killed").is_visible()
-        assert page.input_value("#run") == "second (killed)"
+        page.wait_for_selector("#status .dot.killed")
+        wait(page, "() => document.getElementById('run').value === 'second (killed)'")
     with Training(logdir, "second", allowed=3, epochs=4, resume=True) as second:
         wait(page, f"() => {said} === 'training, resumed after epoch 1'")
         second.allow(4)
