@@ -58,3 +58,14 @@ def _newest(values: xr.DataArray, units: pd.Series[str]) -> pd.Series[Any]:
         values = known.isel(epoch=-1) if known.sizes["epoch"] else values.isel(epoch=0)
     by_unit = dict(zip(map(str, values["unit"].values), values.values.tolist(), strict=True))
     return units.map(by_unit)
+
+
+def unit_rows(
+    result: xr.Dataset,
+    class_names: Sequence[str] | None,
+    columns: Mapping[str, xr.DataArray] = MappingProxyType({}),
+) -> list[dict[str, Any]]:
+    """`unit_table` as rows of plain values; numbers that are not known are None."""
+    table = unit_table(result, class_names, columns)
+    rows = table.astype(object).where(table.notna(), None).to_dict("records")
+    return [{str(name): value for name, value in row.items()} for row in rows]

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from hiddenscope.dashboard import cloud, words
-from hiddenscope.dashboard.app import curves_figure, picture_figure
+from hiddenscope.dashboard.cloud import picture_figure
+from hiddenscope.dashboard.curves import curves_figure
 from hiddenscope.dashboard.library import Library, alive
 from hiddenscope.dashboard.supervisor import Supervisor
 from hiddenscope.dashboard.trust import explained

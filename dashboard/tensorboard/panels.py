@@ -8,7 +8,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from hiddenscope.dashboard.app import unit_rows
 from hiddenscope.dashboard.focus import NOTHING, Focus, focus_of, nodes_of
 from hiddenscope.dashboard.layout import unit_columns
 from hiddenscope.dashboard.library import Library
@@ -17,6 +16,7 @@ from hiddenscope.dashboard.panels.panel import epoch_at
 from hiddenscope.dashboard.panels.strip import ABOUT_UNITS, UNITS
 from hiddenscope.dashboard.showing import figures_of, panel_scene
 from hiddenscope.dashboard.tensorboard.answers import mark, plain
+from hiddenscope.dashboard.units import unit_rows
 from hiddenscope.errors import HiddenscopeError
 
 _LOG = logging.getLogger(__name__)
@@ -95,7 +95,8 @@ def _units_table(library: Library, name: str, query: Mapping[str, str]) -> dict[
         answer["mark"] = mark(UNITS, name, view.layer, view.result_version)
         if query.get("seen") == answer["mark"]:
             return answer
-        rows = [] if view.result is None else unit_rows(view, library.unit_columns(name, view.layer))
+        known = library.unit_columns(name, view.layer)
+        rows = [] if view.result is None else unit_rows(view.result, view.class_names, known)
     except (HiddenscopeError, OSError, KeyError) as error:
         return {**answer, "figures": [], "message": str(error)}
     if not rows:
