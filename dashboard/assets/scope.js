@@ -57,6 +57,12 @@
     return (values) => Array.from(indices, (i) => values[i]);
   }
 
+  /* The same figure, which says what epoch it was composed for. */
+  function stamped(figure, cursor) {
+    const meta = figure.layout && figure.layout.meta;
+    return meta ? { data: figure.data, layout: Object.assign({}, figure.layout, { meta: Object.assign({}, meta, { cursor }) }) } : figure;
+  }
+
   /* Position in epochs of the last one not after `epoch`. */
   function indexOf(epochs, epoch) {
     let found = 0;
@@ -299,18 +305,21 @@
     return epoch === -1 ? "before training" : "epoch " + Number(epoch.toFixed(3));
   }
 
-  /* Playing waits for the picture: a frame begins when the last one is drawn. */
-  let timer = null, epochs = [], drawnAt = 0, askedAt = 0;
+  /* Playing waits for the picture: a frame begins when the last one is drawn, so that none is skipped. */
+  let timer = null, epochs = [], drawnFor = null, askedAt = 0;
   function watchPicture() {
     const graph = document.querySelector("#picture .js-plotly-plot");
     if (graph && graph.on && !graph.dataset.watched) {
       graph.dataset.watched = "yes";
-      graph.on("plotly_afterplot", () => { drawnAt = performance.now(); });
+      graph.on("plotly_afterplot", () => {
+        const meta = graph.layout && graph.layout.meta;
+        drawnFor = meta && meta.cursor !== undefined ? meta.cursor : cursorAt;
+      });
     }
   }
   function frame() {
     const now = performance.now();
-    if (drawnAt < askedAt && now - askedAt < 2000) return;
+    if (drawnFor !== cursorAt && now - askedAt < 2000) return;
     askedAt = now;
     if (!step(1)) setPlaying(false);
   }
@@ -614,7 +623,11 @@
         if (first) window.history.replaceState(null, "", "?" + now.toString());
       },
 
-      picture: (figure, cursor, units, frame, focus) => figure ? composePicture(figure, cursor === undefined ? null : cursor, units, frame, focus) : window.dash_clientside.no_update,
+      picture: function (figure, cursor, units, frame, focus) {
+        if (!figure) return window.dash_clientside.no_update;
+        const at = cursor === undefined ? null : cursor;
+        return stamped(composePicture(figure, at, units, frame, focus), at);
+      },
 
       /* what part of the plane is in view, once the hand rests; only pictures with gaps are drawn anew for it */
       zoomed: function (event, dimensions) {
