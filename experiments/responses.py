@@ -301,7 +301,7 @@ def _tables(found: Mapping[tuple[str, int], xr.Dataset]) -> tuple[pd.DataFrame, 
     networks, agreed, areas = [], [], []
     for (name, units), result in found.items():
         about: dict[str, Any] = {"data": name, "units": units}
-        told = {key: result.attrs[key] for key in ("quantity", "score", "undefined", "coupling", "seconds")}
+        told = {key: result.attrs[key] for key in ("quantity", "score", "undefined", "coupling")}
         networks.append({**about, **told})
         for reading in result["reading"].values:
             for metric in result["metric"].values:

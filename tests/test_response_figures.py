@@ -239,6 +239,12 @@ def test_removal_and_capacity_draw_what_they_are_given():
     assert_allclose(violins.data[1].y, [1.0, 2.0])
 
 
+def test_a_violin_is_as_wide_as_its_own_density_allows():
+    spread = np.linspace(0, 1, 16)
+    violins = capacity({"gain": {16: spread / 100, 64: spread}, "lag": {16: 100 * spread, 64: spread}}).data
+    assert len({trace.scalegroup for trace in violins}) == len(violins)
+
+
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("isolated", [True, False])
 @pytest.mark.parametrize("view", ["overview", "every unit"])

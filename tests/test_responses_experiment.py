@@ -31,6 +31,15 @@ def test_a_quick_run_writes_its_tables_and_figures_and_is_resumed(tmp_path):
     assert_allclose(pd.read_csv(tmp_path / "agreement.csv")["correlation"], agreed["correlation"])
 
 
+def test_computed_anew_every_table_is_the_same_to_the_last_byte(tmp_path):
+    tables = []
+    for _ in range(2):
+        all_experiments()["responses"].run(Context(tmp_path, quick=True, fresh=True, arguments=Namespace(**OPTIONS)))
+        tables.append({path.name: path.read_bytes() for path in tmp_path.glob("*.csv")})
+    assert set(tables[0]) == {"networks.csv", "agreement.csv", "removal.csv"}
+    assert tables[0] == tables[1]
+
+
 def test_sizes_that_make_no_layer_are_refused(tmp_path):
     with pytest.raises(ValueError, match="2 or more"):
         all_experiments()["responses"].run(Context(tmp_path, arguments=Namespace(**{**OPTIONS, "sizes": [1]})))

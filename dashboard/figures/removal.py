@@ -158,6 +158,7 @@ def capacity(
                     x=[str(size)] * len(known),
                     y=known,
                     name=f"{size} units",
+                    scalegroup=f"{size} units, {column}",  # else densities per step and per unit of state share a scale
                     box={"visible": True},
                     points=False,
                     spanmode="hard",
