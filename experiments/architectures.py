@@ -53,6 +53,7 @@ def _run(context: Context) -> None:
         small_watch,
         states,
     )
+    from hiddenscope.experiments.nulls import order_correlation
 
     split = small_watch(quick=context.quick)
     if context.arguments.sequences is not None:
@@ -89,6 +90,8 @@ def _run(context: Context) -> None:
                 "inter by chance": float(made["inter_chance"][0]),
                 "intra kept": float(made["intra"]),
                 "intra by chance": float(made["intra_chance"]),
+                "order of epochs": order_correlation(made["embedding"], "epoch"),
+                "order of steps": order_correlation(made["embedding"], "step"),
                 "picture, CPU seconds": made.attrs["cpu_seconds"],
             }
         )

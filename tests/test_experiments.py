@@ -124,6 +124,7 @@ def test_architectures(tmp_path: Path) -> None:
     assert list(table.index) == ["LSTM 8", "GRU 8", "RNN 8", "LSTM 6"]
     # Weights of an LSTM with n units on 6 features: 4 n (6 + n + 2), and 7 (n + 1) of the readout.
     assert table.parameters.tolist() == [4 * 8 * 16 + 63, 3 * 8 * 16 + 63, 8 * 16 + 63, 4 * 6 * 14 + 49]
+    assert table[["order of epochs", "order of steps"]].abs().le(1).all(axis=None)
 
 
 def cloud(values: object) -> xr.DataArray:
