@@ -99,7 +99,8 @@ def _run(context: Context) -> None:
         entropies[name], accuracies[name] = curve - curve.iloc[0], metrics["val_accuracy"]
         context.say(f"{name}: held-out accuracy {metrics['val_accuracy'].iloc[-1]:.3f}")
     context.table("networks", pd.DataFrame(rows))
-    cells, lstms = list(pictures)[:3], [name for name in pictures if name.startswith("LSTM")]
+    cells = list(pictures)[:3]
+    lstms = sorted((name for name in pictures if name.startswith("LSTM")), key=lambda name: int(name.split()[1]))
     figure = curve_figure(
         {
             "intra-step entropy less that before training (nats): cells": {name: entropies[name] for name in cells},

@@ -169,6 +169,18 @@ def test_a_grid_has_a_place_for_every_method_and_coloring_and_one_bar_per_row() 
     assert embedding_grid({}, colors).layout.annotations[0].text == "no picture was made"
 
 
+@pytest.mark.parametrize(("units", "epochs", "steps"), [(30, 8, 16), (100, 6, 6), (200, 6, 3), (1_000, 2, 2)])
+def test_a_grid_of_a_wide_layer_has_fewer_steps_before_it_has_too_few_epochs(
+    units: int, epochs: int, steps: int
+) -> None:
+    picture = cloud(np.zeros((21, 16, units, 2)))
+    figure = embedding_grid({"one": picture}, {"epoch": "epoch", "step": "step"}, limit=4_000)
+    shown = [np.unique(np.asarray(trace.marker.color, dtype=float)) for trace in figure.data]
+    assert [len(values) for values in shown] == [epochs, steps]
+    assert (shown[0][[0, -1]] == [0, 20]).all()
+    assert (shown[1][[0, -1]] == [0, 15]).all()
+
+
 def test_an_animation_has_a_frame_per_epoch_in_one_box() -> None:
     values = np.random.default_rng(0).normal(size=(7, 4, 3, 3))
     figure = animation(cloud(values).assign_coords(epoch=np.arange(-1, 6)), most_frames=4)

@@ -17,6 +17,8 @@ _GAP = 0.012
 _LIMIT = 6_000
 _STEPS = 20
 """With fewer steps a thread along the sequence would fall apart into islands."""
+_EPOCHS = 6
+"""With fewer epochs their colors would show no course; wide layers get fewer steps instead."""
 
 
 def embedding_grid(
@@ -36,7 +38,8 @@ def embedding_grid(
         pictures: title of a column to an embedding of dims (epoch, step, unit, component).
         colors: title of a row to a color as `hiddenscope.dashboard.figures.embedding` takes it.
         class_names: title of a row to the names of the classes that its color holds the codes of.
-        limit: draw no more than about this many points in each place: steps are thinned to 20, then epochs.
+        limit: draw no more than about this many points in each place: steps are thinned to 20, then epochs to
+            6, then steps again.
         dark: for dark backgrounds.
 
     >>> cloud = np.random.default_rng(0).normal(size=(2, 4, 5, 3))
@@ -115,11 +118,11 @@ def widest_view(picture: xr.DataArray) -> xr.DataArray:
 
 
 def _thinned(picture: xr.DataArray, limit: int) -> xr.DataArray:
-    """About ``limit`` points: up to `_STEPS` steps evenly, and as many epochs, evenly, as there is room for."""
+    """About ``limit`` points: up to `_STEPS` steps evenly, fewer where `_EPOCHS` epochs have no room beside them."""
     steps, units, epochs = (picture.sizes[dim] for dim in ("step", "unit", "epoch"))
     if steps * units * epochs <= limit:
         return picture
-    kept = min(steps, _STEPS)
+    kept = min(steps, _STEPS, max(2, limit // (units * min(epochs, _EPOCHS))))
     return picture.isel(step=evenly(steps, kept), epoch=evenly(epochs, max(2, limit // (kept * units))))
 
 
