@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 PATIENCE_MS = 180_000
@@ -70,6 +72,24 @@ def turn_camera(page: Any) -> dict[str, float]:
         if abs(turned["x"] - before["x"]) > 0.01:
             return turned
     raise AssertionError(f"the camera was dragged, and stayed at {before}")
+
+
+def point_until(page: Any, place: Callable[[], Sequence[float]], noticed: str, arg: object = None) -> None:
+    """Point at a place until that is noticed: what is just being drawn moves, and lets a single move of a hand pass.
+
+    Args:
+        page: the page.
+        place: where it is now, in pixels.
+        noticed: a function in JavaScript that tells whether it is.
+        arg: given to it.
+    """
+    deadline = time.monotonic() + PATIENCE_MS / 1000
+    while not page.evaluate(noticed, arg):
+        assert time.monotonic() < deadline, f"pointing at {tuple(place())} is not noticed"
+        x, y = place()
+        page.mouse.move(x - 2, y)
+        page.mouse.move(x, y)
+        page.wait_for_timeout(100)
 
 
 def assert_fits(page: Any, width: int, height: int) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from drawn import point_until
 from hiddenscope.dashboard.app import create_app
 from hiddenscope.dashboard.panels.activations import PANEL as ACTIVATIONS
 from hiddenscope.dashboard.panels.rnnvis import PANEL
@@ -10,6 +11,12 @@ from hiddenscope.dashboard.panels.search import PANEL as SEARCH
 pytestmark = pytest.mark.browser
 
 MAP = ".rnnvis-map .js-plotly-plot"
+CELL = """(g, k) => {
+  const box = g.getBoundingClientRect(), l = g._fullLayout, cells = g._fullData[g.layout.meta.traces.cells];
+  const x = l.xaxis._offset + l.xaxis.d2p(cells.x[k]), y = l.yaxis._offset + l.yaxis.d2p(cells.y[k]);
+  return [box.left + x, box.top + y];
+}"""
+"""Where the glyph of a word of a sentence is on the screen."""
 
 
 @pytest.fixture(scope="module")
@@ -38,15 +45,16 @@ def place(page, kind, position):
 
 def test_a_word_paints_the_units_it_moves_and_a_click_compares_it(page, address):
     opened(page, address)
-    page.mouse.move(*place(page, "words", 2))
-    page.wait_for_function(
+    point_until(
+        page,
+        lambda: place(page, "words", 2),
         """selector => {
           const g = document.querySelector(selector), meta = g.layout.meta;
           const colors = Array.from(g.data[meta.traces.units].marker.color);
           const both = colors.some((value) => value > 0) && colors.some((value) => value < 0);
           return both && g.layout.shapes.length > meta.shapes;
         }""",
-        arg=MAP,
+        MAP,
     )
     painted = page.evaluate(
         """selector => {
@@ -87,19 +95,13 @@ def test_a_typed_sentence_becomes_glyphs_beside_those_of_another_epoch(page, add
     )
     graph = page.locator("#rnnvis-sentences .js-plotly-plot").first
     graph.scroll_into_view_if_needed()
-    at = graph.evaluate(
-        """g => {
-          const box = g.getBoundingClientRect(), l = g._fullLayout, cells = g._fullData[g.layout.meta.traces.cells];
-          const x = l.xaxis._offset + l.xaxis.d2p(cells.x[1]), y = l.yaxis._offset + l.yaxis.d2p(cells.y[1]);
-          return [box.left + x, box.top + y];
-        }"""
-    )
-    page.mouse.move(*at)
-    page.wait_for_function(
+    point_until(
+        page,
+        lambda: graph.evaluate(CELL, 1),
         """() => {
           const g = document.querySelector('#rnnvis-sentences .js-plotly-plot'), meta = g.layout.meta;
           return g.layout.annotations[meta.word_annotations + 1].font.color === meta.colors.accent;
-        }"""
+        }""",
     )
 
 
@@ -203,22 +205,16 @@ def test_what_is_pointed_at_in_a_sentence_is_lit_in_the_map_and_a_click_picks_it
     )
     graph = page.locator(sentence).first
     graph.scroll_into_view_if_needed()
-    at = graph.evaluate(
-        """g => {
-          const box = g.getBoundingClientRect(), l = g._fullLayout, cells = g._fullData[g.layout.meta.traces.cells];
-          const x = l.xaxis._offset + l.xaxis.d2p(cells.x[2]), y = l.yaxis._offset + l.yaxis.d2p(cells.y[2]);
-          return [box.left + x, box.top + y];
-        }"""
-    )
-    page.mouse.move(*at)
-    page.wait_for_function(
+    point_until(
+        page,
+        lambda: graph.evaluate(CELL, 2),
         """selector => {
           const g = document.querySelector(selector), meta = g.layout.meta, k = meta.names.indexOf('dull');
           return g.data[meta.traces.words].textfont.color[k] === meta.colors.accent;
         }""",
         arg=MAP,
     )
-    page.mouse.click(*at)
+    page.mouse.click(*graph.evaluate(CELL, 2))
     ringed(page, "\u201cdull\u201d")
     page.wait_for_function(
         "() => Array.from(document.querySelectorAll('.rnnvis-details .js-plotly-plot')).some((g) => "

@@ -7,6 +7,7 @@ import pytest
 from werkzeug.exceptions import NotFound
 from werkzeug.serving import make_server
 
+from drawn import point_until
 from hiddenscope.dashboard.library import Library
 
 pytest.importorskip("tensorboard")
@@ -47,9 +48,10 @@ def test_words_and_units_picked_in_a_panel_are_seen_in_the_picture_and_the_other
     page.wait_for_function(f"() => {MAP} && document.querySelectorAll('.rnnvis-map .textpoint').length > 5")
     page.wait_for_function(f"() => {PICTURE} && {PICTURE}.data.length > 0")
     at = page.evaluate(f"{MAP}.layout.meta.names.indexOf('dull')")
-    page.mouse.move(*page.evaluate(PLACE, ["words", at]))
-    page.wait_for_function(
-        f"() => Array.from({MAP}.data[{MAP}.layout.meta.traces.units].marker.color).some((value) => value !== 0)"
+    point_until(
+        page,
+        lambda: page.evaluate(PLACE, ["words", at]),
+        f"() => Array.from({MAP}.data[{MAP}.layout.meta.traces.units].marker.color).some((value) => value !== 0)",
     )
     page.mouse.click(*page.evaluate(PLACE, ["words", at]))
     page.wait_for_function("() => document.getElementById('focus-label').textContent.includes('\u201cdull\u201d')")
