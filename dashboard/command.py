@@ -95,6 +95,15 @@ def serve(app: Dash, listener: socket.socket) -> Any:
     return server
 
 
+def run_until_closed(server: Any) -> None:
+    """Run a server that another thread will close, also while its sockets are being waited on."""
+    try:
+        server.run()
+    except OSError:
+        if server.accepting:
+            raise
+
+
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket, or ``ValueError`` in words when there can be none."""
     if not 0 <= port <= 65535:

@@ -57,9 +57,11 @@ class InlinePage:
         self._thread.join(5)
 
     def _serve(self) -> None:
+        from hiddenscope.dashboard.command import run_until_closed
+
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)
-            self._server.run()
+            run_until_closed(self._server)
 
     def __repr__(self) -> str:
         return f"<hiddenscope page at {self.address}>"

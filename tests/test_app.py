@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hiddenscope.cli import main
 from hiddenscope.dashboard import journal, words
 from hiddenscope.dashboard.app import create_app
-from hiddenscope.dashboard.command import listen, serve
+from hiddenscope.dashboard.command import listen, run_until_closed, serve
 from hiddenscope.dashboard.journal import Entry
 from hiddenscope.dashboard.library import Library
 from hiddenscope.dashboard.picture import picture
@@ -458,7 +458,7 @@ def test_even_what_is_no_http_is_answered_with_the_headers_of_the_page(tmp_path,
     listener = listen("127.0.0.1", 0)
     address = listener.getsockname()
     server = serve(create_app(tmp_path), listener)
-    thread = threading.Thread(target=server.run)
+    thread = threading.Thread(target=run_until_closed, args=(server,))
     thread.start()
     try:
         with socket.create_connection(address, timeout=60) as caller:

@@ -105,6 +105,14 @@
     for (const one of sentences()) paintSentence(one, -1, word === null ? [] : [word]);
   }
 
+  /* What is pointed at stays painted when its picture is drawn anew beneath the hand, which then tells of no new point. */
+  let pointed = [null, null];
+  function pointAt(word, unit) { pointed = [word, unit]; point(word, unit); }
+  document.addEventListener("pointerover", (event) => {
+    const inside = event.target.closest && event.target.closest(".rnnvis-map, .rnnvis-details, #rnnvis-sentences");
+    if (!inside && pointed.some((one) => one !== null)) pointAt(null, null);
+  });
+
   const pickedOf = (focus) => ({
     words: (focus && focus.words) || [],
     sample: focus && focus.sample !== undefined ? focus.sample : null,
@@ -124,23 +132,23 @@
     rnnvis: {
       show: function (focus) {
         picked = pickedOf(focus);
-        point(null, null);
+        point(...pointed);
       },
       drawnAnew: function (frame, children, focus) {
         picked = pickedOf(focus);
-        window.setTimeout(() => point(null, null), 60); // a picture that has just come is not drawn yet
+        window.setTimeout(() => point(...pointed), 60); // a picture that has just come is not drawn yet
       },
       hoverMap: function (event) {
         const graph = map(), at = pointOf(event);
         if (!ready(graph, "rnnvis")) return;
         const meta = graph.layout.meta;
-        if (at && at.curveNumber === meta.traces.words) point(meta.names[at.pointNumber], null);
-        else if (at && at.curveNumber === meta.traces.units) point(null, meta.units[at.pointNumber]);
-        else point(null, null);
+        if (at && at.curveNumber === meta.traces.words) pointAt(meta.names[at.pointNumber], null);
+        else if (at && at.curveNumber === meta.traces.units) pointAt(null, meta.units[at.pointNumber]);
+        else pointAt(null, null);
       },
       hoverUnits: function (event) {
         const at = pointOf(event);
-        point(null, at && typeof at.customdata === "string" ? at.customdata : null);
+        pointAt(null, at && typeof at.customdata === "string" ? at.customdata : null);
       },
       clickMap: function (event, focus, run) {
         const graph = map(), at = pointOf(event);
@@ -153,10 +161,10 @@
         const meta = graph.layout.meta;
         if (at && at.curveNumber === meta.traces.cells) {
           const step = Number(at.customdata[0]);
-          point(meta.words[step], null);
+          pointAt(meta.words[step], null);
           for (const one of sentences()) paintSentence(one, step < one.layout.meta.words.length && one.layout.meta.words[step] === meta.words[step] ? step : -1, [meta.words[step]]);
-        } else if (at && at.curveNumber === meta.traces.units) point(null, at.customdata);
-        else point(null, null);
+        } else if (at && at.curveNumber === meta.traces.units) pointAt(null, at.customdata);
+        else pointAt(null, null);
       },
       /* A word of a sentence picks the word, and the step where a probe sequence is shown; a unit picks the unit. */
       clickSentence: function (event, id, focus, units, run) {

@@ -19,7 +19,7 @@ from dash import Dash
 
 from hiddenscope.analyses.cocluster import COCLUSTER
 from hiddenscope.analyses.studies import make
-from hiddenscope.dashboard.command import listen
+from hiddenscope.dashboard.command import listen, run_until_closed
 from hiddenscope.dashboard.command import serve as server_of
 from hiddenscope.dashboard.pictures import BROWSERS, FLAGS
 from hiddenscope.dashboard.worker import Worker
@@ -119,7 +119,7 @@ def serve_here() -> Iterator[Callable[[Dash], str]]:
         def start(app: Dash) -> str:
             listener = listen("127.0.0.1", 0)
             server = server_of(app, listener)
-            thread = threading.Thread(target=server.run, daemon=True)
+            thread = threading.Thread(target=run_until_closed, args=(server,), daemon=True)
             thread.start()
             stack.callback(thread.join, timeout=10)
             stack.callback(server.close)

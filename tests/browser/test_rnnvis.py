@@ -56,13 +56,15 @@ def test_a_word_paints_the_units_it_moves_and_a_click_compares_it(page, address)
         }""",
         MAP,
     )
-    painted = page.evaluate(
-        """selector => {
-          const g = document.querySelector(selector);
-          return Array.from(g.data[g.layout.meta.traces.units].marker.color);
-        }""",
-        MAP,
-    )
+    colors = """selector => {
+      const g = document.querySelector(selector);
+      return Array.from(g.data[g.layout.meta.traces.units].marker.color);
+    }"""
+    painted = page.evaluate(colors, MAP)
+    page.evaluate("() => window.dash_clientside.rnnvis.show(null)")  # as when a new epoch is drawn beneath the pointer
+    assert page.evaluate(colors, MAP) == painted
+    page.mouse.move(5, 5)
+    page.wait_for_function(f"selector => ({colors})(selector).every((value) => value === 0)", arg=MAP)
     largest = max(range(len(painted)), key=lambda i: abs(painted[i]))
     page.mouse.click(*place(page, "words", 2))
     page.wait_for_function(
