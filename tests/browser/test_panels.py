@@ -97,7 +97,7 @@ def test_a_panel_is_drawn_when_it_is_opened_and_again_only_when_it_would_look_di
     drawings.clear()
     page.get_by_role("tab", name="Toy").click()
     told(page, "all epochs, linear, units , True")
-    assert not page.locator("#unit-table").is_visible()
+    page.locator("#unit-table").wait_for(state="hidden")
     with page.expect_response(lambda answer: "panel-news" in (answer.request.post_data or "")):
         pass
     assert drawings == ["units"], "ticks alone draw nothing"
@@ -108,7 +108,7 @@ def test_a_panel_is_drawn_when_it_is_opened_and_again_only_when_it_would_look_di
     page.get_by_role("option", name="log").click()
     told(page, "epoch 2, log")
     page.get_by_role("tab", name="Units").click()
-    assert page.locator("#unit-table").is_visible()
+    page.locator("#unit-table").wait_for(state="visible")
     page.wait_for_function("() => document.getElementById('panel-body').children.length === 0")
     count = len(drawings)
     page.evaluate("() => document.activeElement.blur()")
